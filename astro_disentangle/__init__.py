@@ -1,0 +1,41 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""Separate galaxies from the telescopes that took their images.
+
+The public names are loaded when they are first used: importing the package
+imports neither torch nor any optional dependency.
+"""
+
+import importlib
+
+_PUBLIC = {
+    "Disentangler": "disentangler",
+    "Survey": "survey",
+    "get_survey": "survey",
+    "SurveyCutout": "data.cutout",
+    "PairedCutouts": "data.pairs",
+    "simulate_pairs": "simulation.pairs",
+    "FLAGS": "quality",
+    "decode_flags": "quality",
+    "DisentangleError": "quality",
+    "CutoutError": "quality",
+    "SurveyMismatchError": "quality",
+    "WeightsError": "quality",
+    "NotFittedError": "quality",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name):
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("astro_disentangle")
+    if name in _PUBLIC:
+        module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,1042 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""The one class a user needs.
+
+Cut-outs become a `~astro_disentangle.data.batch.CutoutBatch` (pixels, mask,
+noise, PSF, flags), the network's encoders turn that into latents, the flow of
+its decoder turns latents into pixels, and those go back to the sky as
+`~astro_disentangle.SurveyCutout`.
+"""
+
+import inspect
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import astropy.units as u
+import numpy as np
+import torch
+from astropy.coordinates import SkyCoord
+from astropy.nddata import NDData
+from astropy.table import QTable
+
+from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
+from astro_disentangle.data.pairs import PairedCutouts
+from astro_disentangle.data.read import read_cutouts
+from astro_disentangle.data.write import to_cutout
+from astro_disentangle.keys import seed_of, torch_generator
+from astro_disentangle.model.bank import Conditions, InstrumentBank
+from astro_disentangle.model.flow import EVALUATIONS
+from astro_disentangle.model.network import Network, NetworkConfig
+from astro_disentangle.quality import (
+    FLAGS,
+    NotFittedError,
+    SurveyMismatchError,
+    WeightsError,
+)
+from astro_disentangle.survey import Survey, get_survey
+
+__all__ = ["Disentangler"]
+
+_WEIGHTS = Path(__file__).parent / "weights"
+_SOLVER = "midpoint"
+_STEPS = 8
+
+
+class Disentangler:
+    """
+    Separate the physics of a galaxy from the instrument that observed it.
+
+    Parameters
+    ----------
+    surveys : tuple of str or `Survey`
+        The two surveys.
+    recipe : {"default", "counterfactual"}
+        Training objective: with terms that make the two surveys agree, or the
+        published flow objective alone.
+    n_steps : int
+        Training steps of `fit`.
+    batch_size : int
+        Galaxies in a training step.
+    learning_rate : float
+        Peak learning rate.
+    network : dict, optional
+        Sizes that differ from those of
+        `~astro_disentangle.model.network.NetworkConfig`.
+    precision : {"bfloat16", "float32"}
+        Precision of the matrix products in `fit`; everything else is float32.
+    random_state : int, `numpy.random.Generator` or None
+        Seed of `fit`.
+    directory : str or `~pathlib.Path`, optional
+        Folder for the checkpoints of `fit`.
+    progress : bool
+        Show a progress bar in `fit`.
+    device : str, optional
+        Where the network lives; ``"cpu"`` by default.
+
+    Attributes
+    ----------
+    history_ : `~astropy.table.QTable`
+        Loss and its terms during training.
+    sha256_ : str
+        Digest of the weights file, once loaded or saved, else ``""``.
+
+    Examples
+    --------
+    >>> from astro_disentangle import Disentangler
+    >>> from astro_disentangle.samples import load_sample, sample_names
+    >>> model = Disentangler.load()
+    >>> name = sample_names(survey="hsc")[0]
+    >>> latents = model.transform(load_sample(name), survey="hsc")
+    >>> latents["physics"].shape
+    (1, 128)
+    """
+
+    def __init__(
+        self,
+        *,
+        surveys=("hsc", "legacy"),
+        recipe="default",
+        n_steps=2000,
+        batch_size=64,
+        learning_rate=1e-3,
+        network=None,
+        precision="bfloat16",
+        random_state=None,
+        directory=None,
+        progress=True,
+        device=None,
+    ):
+        self.surveys = surveys
+        self.recipe = recipe
+        self.n_steps = n_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.network = network
+        self.precision = precision
+        self.random_state = random_state
+        self.directory = directory
+        self.progress = progress
+        self.device = device
+
+    # --- from cut-outs to latents ------------------------------------------
+
+    def transform(
+        self,
+        cutouts,
+        *,
+        survey=None,
+        position=None,
+        donors=None,
+        batch_size=64,
+        progress=False,
+    ):
+        """
+        Physics and instrument latents of cut-outs.
+
+        Parameters
+        ----------
+        cutouts : mapping of str to `~astropy.nddata.CCDData`, `NDData`, or iterable
+            One cut-out or any number of them, all of one survey.
+        survey : str or `Survey`, optional
+            The survey; ``meta["SURVEY"]`` by default.
+        position : `~astropy.coordinates.SkyCoord` or (x, y), optional
+            Where the galaxy is; the centre of the image by default.
+        donors : iterable of cut-outs, optional
+            Other galaxies of the same survey under the same conditions, from
+            which ``instrument`` is read; the cut-out itself by default.
+        batch_size : int
+            Cut-outs at a time.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        latents : `~astropy.table.QTable`
+            Columns ``object_id``, ``survey``, ``coord`` (where every cut-out
+            has a WCS), ``physics`` (N, P) float32, ``instrument`` (N, I)
+            float32 and ``flags`` (int64); unusable rows are NaN and flagged.
+            An array (N, P + I) after ``set_output(transform="array")``.
+
+        Raises
+        ------
+        CutoutError
+            If a cut-out cannot be read.
+        SurveyMismatchError
+            If a cut-out and its survey, or the model, do not fit together.
+        NotFittedError
+            If there are no weights.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler
+        >>> from astro_disentangle.samples import load_sample, sample_names
+        >>> model = Disentangler.load()
+        >>> galaxies = [load_sample(name) for name in sample_names(survey="hsc")[:2]]
+        >>> model.transform(galaxies, survey="hsc")["instrument"].shape
+        (2, 24)
+        """
+        network = self._fitted()
+        z_donors = None
+        if donors is not None:
+            z_donors = self._conditions_like(donors, survey, batch_size).z_instrument
+        parts = []
+        for read in self._read(cutouts, survey, position, batch_size, progress):
+            with torch.inference_mode():
+                z_physics, z_own = self._encode(network, read.batch)
+            if z_donors is not None:
+                z_own = z_donors.expand(len(read.batch), -1)
+            unusable = (read.batch.flags & FLAGS.UNUSABLE) != 0
+            parts.append(
+                (
+                    read,
+                    z_physics.cpu().masked_fill(unusable[:, None].cpu(), torch.nan),
+                    z_own.cpu().masked_fill(unusable[:, None].cpu(), torch.nan),
+                )
+            )
+        if getattr(self, "_output", "table") == "array":
+            return np.concatenate(
+                [np.concatenate([zp.numpy(), zi.numpy()], 1) for _, zp, zi in parts]
+            )
+        return self._latent_table(parts)
+
+    def _encode(self, network, batch):
+        """Physics latents and those of each row's own instrument."""
+        view = network.view(batch.to(network.decoder.time.angular.device))
+        members = network.instrument.members(view)
+        own = torch.eye(len(batch), dtype=torch.bool, device=members.device)
+        return network.physics(view), network.instrument.pool(members, own)
+
+    def _latent_table(self, parts):
+        table = QTable()
+        reads = [read for read, _, _ in parts]
+        table["object_id"] = [name for read in reads for name in read.object_id]
+        table["survey"] = [read.batch.survey.name for read in reads for _ in read.coord]
+        coords = [coord for read in reads for coord in read.coord]
+        if coords and all(coord is not None for coord in coords):
+            table["coord"] = SkyCoord([coord.icrs for coord in coords])
+        for name, column in (("physics", 1), ("instrument", 2)):
+            table[name] = torch.cat([part[column] for part in parts]).numpy()
+        table["flags"] = torch.cat([read.batch.flags for read in reads]).numpy()
+        table.meta.update(self._provenance())
+        return table
+
+    # --- from latents to another survey's pixels ----------------------------
+
+    def translate(
+        self,
+        cutouts,
+        *,
+        survey,
+        source=None,
+        position=None,
+        like=None,
+        psf_fwhm=None,
+        depth=None,
+        bands=None,
+        n_samples=1,
+        return_samples=False,
+        n_steps=_STEPS,
+        random_state=None,
+        batch_size=16,
+        progress=False,
+    ):
+        """
+        The same galaxies as another survey, or other conditions, would show them.
+
+        Parameters
+        ----------
+        cutouts : mapping of str to `~astropy.nddata.CCDData`, `NDData`, or iterable
+            One cut-out or any number of them, all of one survey.
+        survey : str or `Survey`
+            The target survey.
+        source : str or `Survey`, optional
+            The survey the cut-outs come from; ``meta["SURVEY"]`` by default.
+        position : `~astropy.coordinates.SkyCoord` or (x, y), optional
+            Where the galaxy is; the centre of the image by default.
+        like : cut-out or iterable of them, optional
+            Paint under the conditions of these cut-outs of the target survey.
+        psf_fwhm : `~astropy.units.Quantity` or mapping of band to it, optional
+            FWHM of the PSF to paint, an angle.
+        depth : `~astropy.units.Quantity` or mapping of band to it, optional
+            5 sigma point source depth to paint, in mag or AB mag.
+        bands : sequence of str, optional
+            Bands of the result; all of the target survey by default.
+        n_samples : int
+            1 gives one realisation with its noise, and the target's noise as
+            uncertainty; more give their mean and standard deviation.
+        return_samples : bool
+            Give the samples themselves instead.
+        n_steps : int
+            Steps of the midpoint rule, two network evaluations each.
+        random_state : int, `numpy.random.Generator` or None
+            Seed of the noise, which is drawn for each object on its own.
+        batch_size : int
+            Cut-outs at a time.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        views : `SurveyCutout` or list of them
+            In the pixels, unit and bands of the target, north up and east to
+            the left, with WCS, PSF, uncertainty and provenance in ``meta``; or,
+            with ``return_samples``, `~astropy.units.Quantity` (S, C, N, N).
+
+        Raises
+        ------
+        CutoutError
+            If a cut-out cannot be read.
+        SurveyMismatchError
+            If source or target is not a survey of the model.
+        ValueError
+            If conditions contradict each other or are out of range.
+        NotFittedError
+            If there are no weights.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler
+        >>> from astro_disentangle.samples import load_sample, sample_names
+        >>> model = Disentangler.load()
+        >>> galaxy = load_sample(sample_names(survey="hsc")[0])
+        >>> view = model.translate(galaxy, survey="legacy", n_steps=2)
+        >>> view["r"].shape, str(view["r"].unit)
+        ((32, 32), 'nmgy')
+        """
+        network = self._fitted()
+        target = self._survey(survey)
+        _check_count("n_samples", n_samples)
+        chosen = _check_bands(bands, target)
+        conditions = self._conditions(target, like, psf_fwhm, depth, batch_size)
+        seed = seed_of(random_state)
+        results = []
+        for read in self._read(cutouts, source, position, batch_size, progress):
+            pixels = self._paint(
+                network, read.batch, target, conditions, n_samples, n_steps, seed
+            )
+            for row in range(len(read.batch)):
+                results.append(
+                    self._to_sky(
+                        pixels[row],
+                        read,
+                        row,
+                        target,
+                        chosen,
+                        conditions,
+                        return_samples,
+                        {"NSTEPS": int(n_steps), "SEED": seed},
+                    )
+                )
+        return results[0] if _is_one(cutouts) else results
+
+    def reconstruct(self, cutouts, *, survey=None, **options):
+        """
+        Translation of each cut-out to the survey and conditions it came from.
+
+        Parameters
+        ----------
+        cutouts : mapping of str to `~astropy.nddata.CCDData`, `NDData`, or iterable
+            One cut-out or any number of them, all of one survey.
+        survey : str or `Survey`, optional
+            The survey; ``meta["SURVEY"]`` by default.
+        **options
+            ``position``, ``n_samples``, ``return_samples``, ``n_steps``,
+            ``random_state`` and ``bands`` of `translate`.
+
+        Returns
+        -------
+        views : `SurveyCutout` or list of them
+            As from `translate`.
+
+        Raises
+        ------
+        TypeError
+            If an option is not one of those named.
+        CutoutError, SurveyMismatchError, NotFittedError
+            As `translate`.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler
+        >>> from astro_disentangle.samples import load_sample, sample_names
+        >>> model = Disentangler.load()
+        >>> galaxy = load_sample(sample_names(survey="hsc")[0])
+        >>> model.reconstruct(galaxy, survey="hsc", n_steps=2)["r"].shape
+        (48, 48)
+        """
+        allowed = {
+            "position",
+            "n_samples",
+            "return_samples",
+            "n_steps",
+            "random_state",
+            "bands",
+        }
+        if unknown := sorted(set(options) - allowed):
+            raise TypeError(f"reconstruct() has no option {unknown[0]!r}.")
+        position = options.pop("position", None)
+        views = []
+        for cutout, place in _each(cutouts, position):
+            read = read_cutouts(cutout, survey=survey, position=place)
+            own = read.batch.survey
+            views.append(
+                self.translate(
+                    cutout,
+                    survey=own,
+                    source=own,
+                    position=place,
+                    like=SimpleNamespace(read=read),
+                    **options,
+                )
+            )
+        return views[0] if _is_one(cutouts) else views
+
+    @torch.inference_mode()
+    def _paint(self, network, batch, target, conditions, n_samples, n_steps, seed):
+        """Samples (B, S, C, N, N) in nJy of the target's native pixels."""
+        device = network.decoder.time.angular.device
+        shape = (len(target.bands), target.stamp_size, target.stamp_size)
+        x_0 = torch.stack(
+            [
+                torch.stack(
+                    [
+                        torch.randn(
+                            shape,
+                            generator=torch_generator(seed, "translate", key, sample),
+                        )
+                        for sample in range(n_samples)
+                    ]
+                )
+                for key in batch.keys.tolist()
+            ]
+        ).to(device)
+        view = network.view(batch.to(device))
+        z_instrument = conditions.z_instrument.to(device)
+        pixels = network.translate(
+            network.physics(view),
+            z_instrument.expand(len(batch), -1),
+            x_0,
+            prepare={
+                "source": batch.survey.name,
+                "observation": view.observation,
+                "target": target.name,
+                "offset": torch.zeros(len(batch), 2, device=device),
+            },
+            n_steps=n_steps,
+            solver=_SOLVER,
+        ).cpu()
+        unusable = (batch.flags & FLAGS.UNUSABLE) != 0
+        return pixels.masked_fill(unusable.cpu()[:, None, None, None, None], torch.nan)
+
+    def _to_sky(
+        self, samples, read, row, target, bands, conditions, return_samples, meta
+    ):
+        """One row's samples (S, C, N, N) in nJy as a cut-out, or as a Quantity."""
+        index = [target.bands.index(band) for band in bands]
+        samples = samples[:, index].numpy().astype(np.float32)
+        unit = u.Unit(target.unit)
+        if return_samples:
+            return (samples / target.nanojansky).astype(np.float32) * unit
+        flags = int(read.batch.flags[row])
+        if len(samples) == 1:
+            spread = np.broadcast_to(
+                conditions.noise[index].numpy()[:, None, None], samples.shape[1:]
+            )
+        else:
+            spread = samples.std(0, ddof=1)
+        return to_cutout(
+            samples.mean(0),
+            target,
+            bands=bands,
+            coord=read.coord[row],
+            noise=spread,
+            psf_fwhm=conditions.psf_fwhm[index].numpy(),
+            flags=flags,
+            samples=samples if len(samples) > 1 else None,
+            meta={
+                **self._provenance(),
+                **meta,
+                "OBJECT": read.object_id[row],
+                "SOURCE": read.batch.survey.name,
+                "NSAMPLES": len(samples),
+                "NEVAL": meta["NSTEPS"] * EVALUATIONS[_SOLVER],
+            },
+        )
+
+    # --- conditions -----------------------------------------------------------
+
+    def _conditions(self, target, like, psf_fwhm, depth, batch_size):
+        """Conditions asked for by donors, by numbers, or the typical ones."""
+        if like is not None:
+            if psf_fwhm is not None or depth is not None:
+                raise ValueError(
+                    "'like' already gives the conditions; leave out 'psf_fwhm' and "
+                    "'depth'."
+                )
+            if isinstance(like, SimpleNamespace):
+                return self._observed([like.read.batch])
+            return self._conditions_like(like, target, batch_size)
+        typical = self.bank_.typical(target.name)
+        if psf_fwhm is None and depth is None:
+            return typical
+        fwhm = _per_band("psf_fwhm", psf_fwhm, target, u.arcsec)
+        usual = typical.psf_fwhm.numpy()
+        usual = np.where(np.isfinite(usual), usual, target.psf_fwhm)
+        fwhm = np.where(np.isfinite(fwhm), fwhm, usual)
+        if not ((fwhm > 0.1) & (fwhm < 10)).all():
+            raise ValueError(
+                "'psf_fwhm' must be between 0.1 and 10 arcsec; got "
+                f"{fwhm.tolist()} arcsec."
+            )
+        m5 = _per_band("depth", depth, target, u.mag)
+        noise = np.array(
+            target.pixel_noise(np.where(np.isfinite(m5), m5, target.depth), fwhm)
+        )
+        given = typical.noise.numpy()
+        keep = ~np.isfinite(m5) & np.isfinite(given)
+        noise = torch.tensor(np.where(keep, given, noise), dtype=torch.float32)
+        fwhm = torch.tensor(fwhm, dtype=torch.float32)
+        with torch.inference_mode():
+            device = self.network_.decoder.time.angular.device
+            z = self.network_.describe(
+                target.name, fwhm[None].to(device), noise[None].to(device)
+            )
+        return Conditions(z, fwhm, noise)
+
+    def _conditions_like(self, donors, survey, batch_size):
+        """Conditions of the observation of a set of cut-outs."""
+        reads = list(self._read(donors, survey, None, batch_size, False))
+        if not reads:
+            raise ValueError("'donors' or 'like' must hold at least one cut-out.")
+        return self._observed([read.batch for read in reads])
+
+    @torch.inference_mode()
+    def _observed(self, batches):
+        network = self._fitted()
+        device = network.decoder.time.angular.device
+        usable = [b[(b.flags & FLAGS.UNUSABLE) == 0] for b in batches]
+        usable = [b for b in usable if len(b)]
+        if not usable:
+            raise ValueError("none of the cut-outs of 'donors' or 'like' is usable.")
+        members = torch.cat(
+            [network.instrument.members(network.view(b.to(device))) for b in usable]
+        )
+        every = torch.ones(1, len(members), dtype=torch.bool, device=device)
+        return Conditions(
+            network.instrument.pool(members, every),
+            torch.cat([b.psf_fwhm for b in usable]).nanmedian(0).values,
+            torch.cat([b.noise for b in usable]).nanmedian(0).values,
+        )
+
+    # --- training --------------------------------------------------------------
+
+    def fit(self, pairs, *, validation=None, resume=None):
+        """
+        Train on galaxies that both surveys observed.
+
+        Parameters
+        ----------
+        pairs : `PairedCutouts`
+            The pairs, of the model's two surveys.
+        validation : `PairedCutouts`, optional
+            Pairs on which the flow loss is measured as training goes on.
+        resume : str, `~pathlib.Path` or bool, optional
+            Folder of an interrupted run to go on with; True for ``directory``.
+
+        Returns
+        -------
+        self : `Disentangler`
+            Fitted, with the running mean of the weights. A loaded model is
+            fine-tuned, any other starts anew.
+
+        Raises
+        ------
+        SurveyMismatchError
+            If the pairs are of other surveys.
+        DisentangleError
+            If training diverges.
+        WeightsError
+            If the run to resume is damaged or another one.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler, simulate_pairs
+        >>> tiny = dict(physics_widths=(8, 8, 8), instrument_widths=(8, 8, 8),
+        ...             decoder_width=16, condition=16)
+        >>> model = Disentangler(n_steps=2, batch_size=8, network=tiny, progress=False)
+        >>> model.fit(simulate_pairs(8)).history_["step"].tolist()
+        [2]
+        """
+        from astro_disentangle.training.loop import Settings, Trainer
+        from astro_disentangle.training.objective import RECIPES
+        from astro_disentangle.training.source import PairsSource
+
+        if self.recipe not in RECIPES:
+            raise ValueError(
+                f"'recipe' must be one of {sorted(RECIPES)}; got {self.recipe!r}."
+            )
+        seed = seed_of(self.random_state)
+        settings = Settings(
+            n_steps=self.n_steps,
+            learning_rate=self.learning_rate,
+            warmup=max(1, min(100, self.n_steps // 10)),
+            ema=min(0.999, 1 - 10 / max(self.n_steps, 20)),
+            seed=seed,
+            precision=self.precision,
+        )
+        network = self._start(seed)
+        sources = []
+        for purpose, given in (("pairs", pairs), ("validation", validation)):
+            if given is None:
+                sources.append(None)
+                continue
+            batches, group = _usable(given, purpose, network.surveys)
+            sources.append(PairsSource(batches, group, self.batch_size, seed))
+        directory = self.directory if resume in (None, True, False) else resume
+        trainer = Trainer(
+            network,
+            sources[0],
+            RECIPES[self.recipe],
+            settings,
+            directory,
+            validation=sources[1],
+        )
+        if resume and not trainer.resume():
+            raise WeightsError(f"there is no run to resume in '{directory}'.")
+        try:
+            history = trainer.run(progress=self.progress)
+            network.load_state_dict(trainer.averaged(), strict=False)
+        finally:
+            network.eval()
+        bank = InstrumentBank.observe(network, sources[0].batches, sources[0].group)
+        self._set_fitted(network, bank, history, sha256="")
+        return self
+
+    def _start(self, seed):
+        """A new network, or a copy of the loaded one to fine-tune."""
+        surveys = tuple(get_survey(survey) for survey in self.surveys)
+        if len(surveys) != 2:
+            raise SurveyMismatchError(
+                f"'surveys' must be two surveys; got {len(surveys)}."
+            )
+        config = NetworkConfig(**(self.network or {}))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = Network(surveys, config)
+        if getattr(self, "loaded_", False):
+            network.load_state_dict(self.network_.state_dict())
+        return network.to(self.device or "cpu")
+
+    def _set_fitted(self, network, bank, history, sha256):
+        self.network_ = network.eval()
+        self.bank_ = bank
+        self.history_ = QTable(rows=history) if history else QTable()
+        self.sha256_ = sha256
+        self.n_features_in_ = network.config.physics_size
+
+    # --- weights ------------------------------------------------------------------
+
+    def save(self, path, *, dtype="float32"):
+        """
+        Write the weights and all that is needed to use them to one file.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            Destination, by habit ``*.safetensors``.
+        dtype : {"float32", "float16"}
+            Precision of the numbers in the file.
+
+        Returns
+        -------
+        sha256 : str
+            Digest of the file.
+
+        Raises
+        ------
+        NotFittedError
+            If there are no weights.
+        WeightsError
+            If the file cannot be written.
+        ValueError
+            If ``dtype`` is neither of the two.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from astro_disentangle import Disentangler
+        >>> path = Path(tempfile.mkdtemp()) / "mine.safetensors"
+        >>> digest = Disentangler.load().save(path)
+        >>> Disentangler.load(path).sha256_ == digest
+        True
+        """
+        network = self._fitted()
+        if dtype not in ("float32", "float16"):
+            raise ValueError(f"'dtype' must be 'float32' or 'float16'; got {dtype!r}.")
+        tensors = {
+            f"network.{name}": tensor.to(getattr(torch, dtype))
+            for name, tensor in network.state_dict().items()
+        }
+        tensors.update(self.bank_.tensors())
+        history = [
+            {name: float(row[name]) for name in self.history_.colnames}
+            for row in self.history_
+        ]
+        config = {
+            "surveys": [survey.to_json() for survey in network.surveys.values()],
+            "network": {
+                field: getattr(network.config, field)
+                for field in network.config.__dataclass_fields__
+            },
+            "recipe": self.recipe,
+            "history": history,
+        }
+        self.sha256_ = write_checkpoint(path, tensors, config)
+        return self.sha256_
+
+    @classmethod
+    def load(cls, name_or_path="default", *, device=None, dtype=None):
+        """
+        A model from packaged or saved weights; never from the network.
+
+        Parameters
+        ----------
+        name_or_path : str or `~pathlib.Path`
+            ``"default"`` for the packaged HSC and Legacy weights, or a file.
+        device : str, optional
+            Where the network lives; ``"cpu"`` by default.
+        dtype : {"float32", "float64"}, optional
+            Precision of the computation; float32 by default.
+
+        Returns
+        -------
+        model : `Disentangler`
+            Ready to use.
+
+        Raises
+        ------
+        WeightsError
+            If the file is missing, damaged, or not of this package.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler
+        >>> Disentangler.load().surveys
+        ('hsc', 'legacy')
+        """
+        path = Path(name_or_path)
+        if name_or_path == "default":
+            path = _WEIGHTS / "default.safetensors"
+        if dtype not in (None, "float32"):
+            raise ValueError(f"'dtype' must be 'float32'; got {dtype!r}.")
+        tensors, config, digest = read_checkpoint(path)
+        try:
+            described = [Survey.from_json(text) for text in config["surveys"]]
+            sizes = NetworkConfig(**config["network"])
+            recipe, history = config["recipe"], config["history"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"'{path}' is of another version of the package: {error}."
+            ) from error
+        with torch.random.fork_rng(devices=[]):
+            network = Network(described, sizes)
+        state = network.state_dict()
+        found = {
+            name.removeprefix("network."): tensor.float()
+            for name, tensor in tensors.items()
+            if name.startswith("network.")
+        }
+        for name in sorted({*state, *found}):
+            shapes = [tuple(part[name].shape) for part in (state, found) if name in part]
+            if len(shapes) < 2 or shapes[0] != shapes[1]:
+                raise WeightsError(
+                    f"'{path}' is of another network: {name!r} is missing, "
+                    "unexpected, or of another shape."
+                )
+        network.load_state_dict(found)
+        bank = InstrumentBank.from_tensors(
+            {name: t for name, t in tensors.items() if name.startswith("bank.")}
+        )
+        known = [
+            survey.name if _is_packaged(survey) else survey for survey in described
+        ]
+        default = NetworkConfig()
+        changed = {
+            field: value
+            for field, value in vars(sizes).items()
+            if value != getattr(default, field)
+        }
+        model = cls(
+            surveys=tuple(known), recipe=recipe, network=changed or None, device=device
+        )
+        model._set_fitted(network.to(device or "cpu"), bank, history, digest)
+        model.loaded_ = True
+        return model
+
+    # --- conventions of scikit-learn -------------------------------------------------
+
+    def get_params(self, deep=True):
+        """
+        Parameters of the constructor, as scikit-learn expects.
+
+        Parameters
+        ----------
+        deep : bool
+            Has no effect.
+
+        Returns
+        -------
+        parameters : dict
+            Name to value.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler
+        >>> Disentangler(n_steps=5).get_params()["n_steps"]
+        5
+        """
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: getattr(self, name) for name in names}
+
+    def set_params(self, **parameters):
+        """
+        Change parameters of the constructor.
+
+        Parameters
+        ----------
+        **parameters
+            Name and value.
+
+        Returns
+        -------
+        self : `Disentangler`
+            The model.
+
+        Raises
+        ------
+        ValueError
+            If a name is not a parameter.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler
+        >>> Disentangler().set_params(n_steps=7).n_steps
+        7
+        """
+        valid = self.get_params()
+        for name, value in parameters.items():
+            if name not in valid:
+                raise ValueError(
+                    f"Disentangler has no parameter {name!r}; it has {sorted(valid)}."
+                )
+            setattr(self, name, value)
+        return self
+
+    def set_output(self, *, transform=None):
+        """
+        Choose what `transform` returns.
+
+        Parameters
+        ----------
+        transform : {"table", "array", "default"} or None
+            A `~astropy.table.QTable`, an array (N, P + I), or a table again.
+
+        Returns
+        -------
+        self : `Disentangler`
+            The model.
+
+        Raises
+        ------
+        ValueError
+            For any other value.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler
+        >>> model = Disentangler.load().set_output(transform="array")
+        """
+        if transform not in ("table", "array", "default", None):
+            raise ValueError(
+                f"'transform' must be 'table', 'array' or 'default'; got {transform!r}."
+            )
+        if transform is not None:
+            self._output = "table" if transform == "default" else transform
+        return self
+
+    def __sklearn_tags__(self):
+        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
+
+        return Tags(
+            estimator_type="transformer",
+            target_tags=TargetTags(required=False),
+            transformer_tags=TransformerTags(),
+            input_tags=InputTags(two_d_array=False),
+        )
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "network_")
+
+    def __repr__(self):
+        default = inspect.signature(type(self).__init__).parameters
+        changed = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if value != default[name].default
+        ]
+        return f"Disentangler({', '.join(changed)})"
+
+    # --- small helpers ------------------------------------------------------------
+
+    def _fitted(self):
+        if not hasattr(self, "network_"):
+            raise NotFittedError(
+                "this Disentangler has no weights; call fit() or use "
+                "Disentangler.load()."
+            )
+        return self.network_
+
+    def _survey(self, survey):
+        """The model's own value of a survey, by name or equal value."""
+        network = self._fitted()
+        asked = get_survey(survey)
+        if network.surveys.get(asked.name) != asked:
+            raise SurveyMismatchError(
+                f"the model knows the surveys {sorted(network.surveys)}; got "
+                f"{asked.name!r}. Train one with fit() for other surveys."
+            )
+        return network.surveys[asked.name]
+
+    def _read(self, cutouts, survey, position, batch_size, progress):
+        """Batches of cut-outs that the model can read."""
+        from tqdm import tqdm
+
+        _check_count("batch_size", batch_size)
+        total = len(cutouts) if hasattr(cutouts, "__len__") else None
+        total = 1 if _is_one(cutouts) else total
+        with tqdm(total=total, disable=not progress, unit="galaxy") as bar:
+            pairs = _each(cutouts, position)
+            while chunk := list(itertools.islice(pairs, batch_size)):
+                images, places = zip(*chunk, strict=True)
+                read = read_cutouts(
+                    list(images),
+                    survey=survey,
+                    position=None if places[0] is None else list(places),
+                )
+                self._survey(read.batch.survey)
+                yield read
+                bar.update(len(chunk))
+
+    def _provenance(self):
+        from astro_disentangle import __version__
+
+        return {
+            "MODEL": f"astro_disentangle {'-'.join(self.network_.surveys)}",
+            "MODELVER": __version__,
+            "SHA256": self.sha256_,
+        }
+
+
+def _is_one(cutouts):
+    return isinstance(cutouts, (Mapping, NDData))
+
+
+def _each(cutouts, position):
+    """Cut-outs with their positions, one at a time."""
+    if _is_one(cutouts):
+        yield cutouts, position
+        return
+    if position is None:
+        for cutout in cutouts:
+            yield cutout, None
+        return
+    if isinstance(position, SkyCoord):
+        shared = position.isscalar
+    else:
+        shared = np.ndim(position) == 1
+    places = itertools.repeat(position) if shared else iter(position)
+    for cutout in cutouts:
+        try:
+            yield cutout, next(places)
+        except StopIteration:
+            raise ValueError(
+                "'position' must hold one place for each cut-out; it has fewer."
+            ) from None
+
+
+def _check_count(name, value):
+    if isinstance(value, bool) or value != int(value) or value < 1:
+        raise ValueError(f"{name!r} must be a positive integer; got {value!r}.")
+
+
+def _check_bands(bands, survey):
+    if bands is None:
+        return survey.bands
+    bands = tuple(bands)
+    unknown = [band for band in bands if band not in survey.bands]
+    if unknown or not bands:
+        raise SurveyMismatchError(
+            f"'bands' must be some of {survey.bands} of {survey.name}; got {bands}."
+        )
+    return bands
+
+
+def _per_band(name, value, survey, unit):
+    """Numbers per band (C,) from a Quantity or a mapping; NaN where not given."""
+    if value is None:
+        return np.full(len(survey.bands), np.nan)
+    given = value if isinstance(value, Mapping) else None
+    if given is not None:
+        _check_bands(given, survey)
+    parts = []
+    for index, band in enumerate(survey.bands):
+        part = value
+        if given is not None:
+            part = given.get(band, np.nan * unit)
+        elif np.ndim(value) == 1:
+            if len(value) != len(survey.bands):
+                raise ValueError(
+                    f"{name!r} must be one value or one for each of the bands "
+                    f"{survey.bands}; got {len(value)}."
+                )
+            part = value[index]
+        try:
+            if unit == u.mag and getattr(part, "unit", None) == u.ABmag:
+                parts.append(float(part.value))
+            else:
+                parts.append(u.Quantity(part).to_value(unit))
+        except u.UnitConversionError:
+            raise ValueError(
+                f"{name!r} must be a Quantity in {unit} or convertible; got {part!r}."
+            ) from None
+    return np.array(parts, dtype=float)
+
+
+def _usable(pairs, name, surveys):
+    """Batches and groups of the rows of pairs that can be used."""
+    if not isinstance(pairs, PairedCutouts):
+        raise TypeError(
+            f"{name!r} must be PairedCutouts, for example from "
+            f"PairedCutouts.from_nddata(a, b); got {type(pairs).__name__}."
+        )
+    if set(pairs.surveys) != set(surveys):
+        raise SurveyMismatchError(
+            f"{name!r} are of {sorted(pairs.surveys)}, the model is of "
+            f"{sorted(surveys)}."
+        )
+    batches = {survey: pairs.batch(survey) for survey in surveys}
+    good = torch.ones(len(pairs), dtype=torch.bool)
+    for batch in batches.values():
+        good &= (batch.flags & FLAGS.UNUSABLE) == 0
+    if int(good.sum()) < 2:
+        raise ValueError(f"{name!r} must hold at least two usable pairs.")
+    group = torch.as_tensor(np.asarray(pairs.groups), dtype=torch.int64)
+    return {survey: batch[good] for survey, batch in batches.items()}, group[good]
+
+
+def _is_packaged(survey):
+    from astro_disentangle.survey import SURVEYS
+
+    return SURVEYS.get(survey.name) == survey

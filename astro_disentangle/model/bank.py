@@ -1,0 +1,134 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""The bank of instrument latents: conditions the model has seen.
+
+Kept with the weights, so that a translation without donors can be painted under
+the typical conditions of the target survey.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Conditions", "InstrumentBank"]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """
+    Conditions under which an image is painted.
+
+    Parameters
+    ----------
+    z_instrument : `torch.Tensor`
+        Shape (1, I).
+    psf_fwhm : `torch.Tensor`
+        Shape (C,), arcsec; NaN where unknown.
+    noise : `torch.Tensor`
+        Shape (C,), standard deviation of a native pixel in nJy; NaN where unknown.
+    """
+
+    z_instrument: torch.Tensor
+    psf_fwhm: torch.Tensor
+    noise: torch.Tensor
+
+
+@dataclass(frozen=True)
+class InstrumentBank:
+    """
+    Instrument latents of groups of galaxies, with what is known of each.
+
+    Parameters
+    ----------
+    z_instrument : dict of str to `torch.Tensor`
+        Per survey, shape (M, I).
+    psf_fwhm, noise : dict of str to `torch.Tensor`
+        Per survey, shape (M, C), arcsec and nJy per native pixel.
+    """
+
+    z_instrument: dict
+    psf_fwhm: dict
+    noise: dict
+
+    def typical(self, survey):
+        """
+        The entry nearest to all others of a survey.
+
+        Parameters
+        ----------
+        survey : str
+            Name of the survey.
+
+        Returns
+        -------
+        conditions : `Conditions`
+            The medoid, by the logarithms of FWHM and noise where these are
+            known, else by the latents.
+        """
+        numbers = torch.cat([self.psf_fwhm[survey], self.noise[survey]], 1).log()
+        if not bool(numbers.isfinite().all()):
+            numbers = self.z_instrument[survey]
+        row = int(torch.cdist(numbers, numbers).sum(1).argmin())
+        return Conditions(
+            self.z_instrument[survey][row : row + 1],
+            self.psf_fwhm[survey][row],
+            self.noise[survey][row],
+        )
+
+    @classmethod
+    @torch.no_grad()
+    def observe(cls, network, batches, group, *, maximum=64):
+        """
+        The bank of the groups of a set of pairs.
+
+        Parameters
+        ----------
+        network : `~astro_disentangle.model.network.Network`
+            The trained network.
+        batches : dict of str to `~astro_disentangle.data.batch.CutoutBatch`
+            N cut-outs of each survey.
+        group : `torch.Tensor`
+            Shape (N,), int64.
+        maximum : int
+            Largest number of groups to keep.
+
+        Returns
+        -------
+        bank : `InstrumentBank`
+            At most ``maximum`` entries a survey.
+        """
+        group = group.cpu()
+        labels = torch.unique(group)[:maximum]
+        rows = torch.isin(group, labels).nonzero()[:, 0]
+        chosen = group[rows][None, :] == labels[:, None]
+        z, psf_fwhm, noise = {}, {}, {}
+        for name, batch in batches.items():
+            members = torch.cat(
+                [
+                    network.instrument.members(network.view(batch[part]))
+                    for part in rows.split(64)
+                ]
+            )
+            z[name] = network.instrument.pool(members, chosen.to(members.device)).cpu()
+            for value, store in ((batch.psf_fwhm, psf_fwhm), (batch.noise, noise)):
+                value = value[rows].cpu()
+                store[name] = torch.stack(
+                    [value[mask].nanmedian(0).values for mask in chosen]
+                )
+        return cls(z, psf_fwhm, noise)
+
+    def tensors(self):
+        """The bank as a flat dict of tensors, for a checkpoint."""
+        return {
+            f"bank.{part}.{survey}": tensor
+            for part in ("z_instrument", "psf_fwhm", "noise")
+            for survey, tensor in getattr(self, part).items()
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors):
+        """The bank from what `tensors` gave."""
+        parts = {"z_instrument": {}, "psf_fwhm": {}, "noise": {}}
+        for name, tensor in tensors.items():
+            _, part, survey = name.split(".", 2)
+            parts[part][survey] = tensor.float()
+        return cls(**parts)

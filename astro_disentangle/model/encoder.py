@@ -1,0 +1,191 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""The two encoders.
+
+Both see a cut-out on the common grid (`View`): stretched pixels, which of them
+are good, and what is known of the observation. What belongs to one survey, its
+first convolution and its reading of the observation, is a layer per survey;
+the rest is shared.
+
+The physics encoder maps one view to ``z_physics``. The instrument encoder maps
+each member of a set to a feature and a weight, and the set to the weighted
+mean: the result depends neither on the order nor on the size of the set, and
+members that say more, such as bright stars, may count for more.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from astro_disentangle.model.blocks import Tower
+
+__all__ = ["InstrumentEncoder", "PhysicsEncoder", "View"]
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    Cut-outs of one survey as the encoders see them.
+
+    Parameters
+    ----------
+    survey : str
+        Name of the survey; C is the number of its bands.
+    x : `torch.Tensor`
+        Shape (B, C, 48, 48), stretched pixels, 0 where not good.
+    good : `torch.Tensor`
+        Shape (B, C, 48, 48), 1 where good, else 0.
+    observation : `torch.Tensor`
+        Shape (B, 5 C): band presence; PSF known, log2 of FWHM over the
+        survey's typical one; noise known, log2 of noise over the typical one.
+    """
+
+    survey: str
+    x: torch.Tensor
+    good: torch.Tensor
+    observation: torch.Tensor
+
+    def __getitem__(self, rows):
+        """The rows of a slice or index."""
+        return View(self.survey, self.x[rows], self.good[rows], self.observation[rows])
+
+
+class _Stem(nn.Module):
+    """First convolution and observation layer of each survey."""
+
+    def __init__(self, surveys, width, condition):
+        super().__init__()
+        self.pixels = nn.ModuleDict(
+            {s.name: nn.Conv2d(2 * len(s.bands), width, 4, 2, 1) for s in surveys}
+        )
+        self.observation = nn.ModuleDict(
+            {
+                s.name: nn.Sequential(
+                    nn.Linear(5 * len(s.bands), condition),
+                    nn.SiLU(),
+                    nn.Linear(condition, condition),
+                )
+                for s in surveys
+            }
+        )
+
+    def forward(self, view):
+        """Map a view to (B, width, 24, 24) and (B, condition)."""
+        images = torch.cat([view.x, view.good], 1)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return (
+            self.pixels[view.survey](images),
+            self.observation[view.survey](view.observation),
+        )
+
+
+class PhysicsEncoder(nn.Module):
+    """
+    One view of a galaxy to its physics latent.
+
+    Parameters
+    ----------
+    surveys : sequence of `~astro_disentangle.Survey`
+        Surveys the encoder can read.
+    size : int
+        Length P of the latent.
+    widths, depths : sequence of int
+        Channels and residual blocks of each level, 24 px and downwards.
+    condition : int
+        Length of the conditioning vector.
+    """
+
+    def __init__(self, surveys, size, widths, depths, condition):
+        super().__init__()
+        self.stem = _Stem(surveys, widths[0], condition)
+        self.tower = Tower(widths, depths, condition, 24, 24, size)
+
+    def forward(self, view):
+        """Map a view to ``z_physics`` (B, P), zero mean and unit variance per row."""
+        z = self.tower(*self.stem(view)).float()
+        return functional.layer_norm(z, z.shape[-1:])
+
+
+class InstrumentEncoder(nn.Module):
+    """
+    A set of cut-outs taken under the same conditions to the instrument latent.
+
+    Parameters
+    ----------
+    surveys : sequence of `~astro_disentangle.Survey`
+        Surveys the encoder can read.
+    size : int
+        Length I of the latent.
+    widths, depths : sequence of int
+        Channels and residual blocks of each level, 24 px and downwards.
+    condition : int
+        Length of the conditioning vector.
+    """
+
+    def __init__(self, surveys, size, widths, depths, condition):
+        super().__init__()
+        self.stem = _Stem(surveys, widths[0], condition)
+        self.tower = Tower(widths, depths, condition, 24, 8, condition)
+        self.blind = nn.Parameter(torch.zeros(condition))
+        self.merge = nn.Sequential(
+            nn.Linear(2 * condition, 2 * condition),
+            nn.SiLU(),
+            nn.Linear(2 * condition, condition + 1),
+        )
+        self.output = nn.Sequential(
+            nn.Linear(condition, 2 * condition),
+            nn.SiLU(),
+            nn.Linear(2 * condition, size),
+        )
+
+    def members(self, view, seen=None):
+        """
+        Feature and weight of each member of a set.
+
+        Parameters
+        ----------
+        view : `View`
+            B cut-outs.
+        seen : `torch.Tensor`, optional
+            Shape (B,), bool: False where only the observation's numbers count
+            and the pixels are not looked at. All True by default.
+
+        Returns
+        -------
+        members : `torch.Tensor`
+            Shape (B, condition + 1); the last number is the log weight.
+        """
+        images, c = self.stem(view)
+        h = self.tower(images, c)
+        if seen is not None:
+            h = torch.where(seen[:, None], h, self.blind.to(h.dtype))
+        return self.merge(torch.cat([h, c], 1)).float()
+
+    def described(self, survey, observation):
+        """Members that are known by the numbers of their observation alone."""
+        c = self.stem.observation[survey](observation)
+        h = self.blind.to(c.dtype).expand(len(c), -1)
+        return self.merge(torch.cat([h, c], 1)).float()
+
+    def pool(self, members, chosen):
+        """
+        The latents of sets of members.
+
+        Parameters
+        ----------
+        members : `torch.Tensor`
+            Shape (B, condition + 1).
+        chosen : `torch.Tensor`
+            Shape (S, B), bool, the members of each of S sets, at least one each.
+
+        Returns
+        -------
+        z_instrument : `torch.Tensor`
+            Shape (S, I), zero mean and unit variance per row.
+        """
+        features, logits = members[:, :-1], members[:, -1]
+        logits = logits.clamp(-8, 8).expand(len(chosen), -1)
+        weight = logits.masked_fill(~chosen, -torch.inf).softmax(1)
+        z = self.output(weight @ features).float()
+        return functional.layer_norm(z, z.shape[-1:])

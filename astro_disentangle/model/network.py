@@ -1,0 +1,221 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""The whole network: cut-outs in, latents and pixels out."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from astro_disentangle.data.batch import COMMON_SCALE
+from astro_disentangle.model.decoder import Decoder
+from astro_disentangle.model.encoder import InstrumentEncoder, PhysicsEncoder, View
+from astro_disentangle.model.flow import integrate
+
+__all__ = ["Network", "NetworkConfig"]
+
+#: Softening of the arcsinh stretch in units of the survey's typical noise.
+SOFTENING = 2.0
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """
+    Sizes of the network.
+
+    Parameters
+    ----------
+    physics_size, instrument_size : int
+        Lengths of the latents.
+    physics_widths, physics_depths : tuple of int
+        Channels and blocks of the physics encoder at 24, 12, 6 px.
+    instrument_widths, instrument_depths : tuple of int
+        The same for the instrument encoder.
+    decoder_width, decoder_depth : int
+        Channels and blocks of the decoder.
+    condition : int
+        Length of the conditioning vectors of the encoders; the decoder's is
+        twice as long.
+    """
+
+    physics_size: int = 128
+    instrument_size: int = 24
+    physics_widths: tuple = (32, 80, 160)
+    physics_depths: tuple = (1, 2, 2)
+    instrument_widths: tuple = (24, 48, 96)
+    instrument_depths: tuple = (1, 1, 1)
+    decoder_width: int = 80
+    decoder_depth: int = 1
+    condition: int = 96
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+
+
+class Network(nn.Module):
+    """
+    Two encoders and a decoder for a set of surveys.
+
+    Parameters
+    ----------
+    surveys : sequence of `~astro_disentangle.Survey`
+        The surveys; their order has no meaning.
+    config : `NetworkConfig`
+        Sizes.
+
+    Notes
+    -----
+    Initial weights come from the global generator of torch; wrap the call in
+    `torch.random.fork_rng` to leave its state alone.
+    """
+
+    def __init__(self, surveys, config):
+        super().__init__()
+        self.surveys = {survey.name: survey for survey in surveys}
+        self.config = config
+        surveys = list(self.surveys.values())
+        self.physics = PhysicsEncoder(
+            surveys,
+            config.physics_size,
+            config.physics_widths,
+            config.physics_depths,
+            config.condition,
+        )
+        self.instrument = InstrumentEncoder(
+            surveys,
+            config.instrument_size,
+            config.instrument_widths,
+            config.instrument_depths,
+            config.condition,
+        )
+        self.decoder = Decoder(
+            surveys,
+            config.physics_size,
+            config.instrument_size,
+            config.decoder_width,
+            config.decoder_depth,
+            2 * config.condition,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def softening(self, survey, scale=None):
+        """Softening of the stretch per band, (C, 1, 1), nJy per pixel of ``scale``."""
+        survey = self.surveys[survey]
+        area = 1.0 if scale is None else (scale / survey.pixel_scale) ** 2
+        noise = torch.tensor(survey.pixel_noise(), dtype=torch.float32)
+        device = next(self.parameters()).device
+        return (SOFTENING * area * noise)[:, None, None].to(device)
+
+    def stretch(self, pixels, survey):
+        """Native pixels (B, C, N, N) in nJy to stretched pixels."""
+        return torch.asinh(pixels / self.softening(survey))
+
+    def unstretch(self, x, survey):
+        """Stretched pixels (B, C, N, N) to native pixels in nJy."""
+        return torch.sinh(x) * self.softening(survey)
+
+    def view(self, batch):
+        """
+        A batch of cut-outs as the encoders see it.
+
+        Parameters
+        ----------
+        batch : `~astro_disentangle.data.batch.CutoutBatch`
+            B cut-outs of one of the network's surveys.
+
+        Returns
+        -------
+        view : `~astro_disentangle.model.encoder.View`
+            On the common grid.
+        """
+        name = batch.survey.name
+        pixels, good = batch.view()
+        x = torch.asinh(pixels / self.softening(name, COMMON_SCALE))
+        return View(name, x, good.to(x.dtype), self.observation(batch))
+
+    def observation(self, batch):
+        """What is known of the observation, (B, 5 C), as in `View`."""
+        survey = batch.survey
+        present = batch.present
+        parts = [present.float()]
+        typical = (survey.psf_fwhm, survey.pixel_noise())
+        for value, usual in zip((batch.psf_fwhm, batch.noise), typical, strict=True):
+            known = present & value.isfinite() & (value > 0)
+            usual = torch.tensor(usual, dtype=torch.float32, device=value.device)
+            ratio = torch.where(known, value / usual, torch.ones_like(value))
+            parts += [known.float(), ratio.log2().clamp(-3, 3)]
+        return torch.cat(parts, 1)
+
+    def describe(self, survey, psf_fwhm, noise):
+        """
+        Instrument latents of conditions that are given as numbers.
+
+        Parameters
+        ----------
+        survey : str
+            Name of the survey.
+        psf_fwhm, noise : `torch.Tensor`
+            Shape (B, C), arcsec and nJy per native pixel.
+
+        Returns
+        -------
+        z_instrument : `torch.Tensor`
+            Shape (B, I).
+        """
+        described = self.surveys[survey]
+        usual = torch.tensor([described.psf_fwhm, described.pixel_noise()])
+        usual = usual.to(psf_fwhm)
+        ones = torch.ones_like(psf_fwhm)
+        observation = torch.cat(
+            [
+                ones,
+                ones,
+                (psf_fwhm / usual[0]).log2().clamp(-3, 3),
+                ones,
+                (noise / usual[1]).log2().clamp(-3, 3),
+            ],
+            1,
+        )
+        members = self.instrument.described(survey, observation)
+        own = torch.eye(len(members), dtype=torch.bool, device=members.device)
+        return self.instrument.pool(members, own)
+
+    def translate(self, z_physics, z_instrument, x_0, *, prepare, n_steps, solver):
+        """
+        Samples of the target survey's image.
+
+        Parameters
+        ----------
+        z_physics, z_instrument : `torch.Tensor`
+            Shapes (B, P) and (B, I).
+        x_0 : `torch.Tensor`
+            Shape (B, S, C, N, N), noise of S samples each.
+        prepare : dict
+            Further arguments of `Decoder.prepare`.
+        n_steps : int
+            Steps of the integrator.
+        solver : str
+            Its rule.
+
+        Returns
+        -------
+        pixels : `torch.Tensor`
+            Shape (B, S, C, N, N), nJy.
+        """
+        samples = x_0.shape[1]
+        target, c, canvas = self.decoder.prepare(z_physics, z_instrument, **prepare)
+        c = c.repeat_interleave(samples, 0)
+        canvas = tuple(part.repeat_interleave(samples, 0) for part in canvas)
+        x = integrate(
+            lambda x, t: self.decoder(x, t, (target, c, canvas)),
+            x_0.flatten(0, 1),
+            n_steps=n_steps,
+            solver=solver,
+        )
+        # Stretched pixels beyond this are no image: keep sinh finite.
+        x = x.clamp(-math.log(1e6), math.log(1e8))
+        return self.unstretch(x, target).unflatten(0, (-1, samples))

@@ -1,0 +1,300 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""A survey as a frozen value: what its images are made of.
+
+Two surveys are two values of one class; a further one needs no new class.
+Numbers are plain floats in the units that FITS headers use (arcsec and AB
+magnitudes), so that a `Survey` is hashable and goes to JSON and back.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+
+from astro_disentangle.quality import SurveyMismatchError
+
+__all__ = ["SURVEYS", "Survey", "get_survey"]
+
+#: Flux in nJy of a source of AB magnitude 0 (definition of the AB system).
+AB_FLUX_NJY = 10.0 ** (-0.4 * 48.6) * 1e32
+
+
+@dataclass(frozen=True)
+class Survey:
+    """
+    An imaging survey.
+
+    Parameters
+    ----------
+    name : str
+        Short lower-case name.
+    bands : tuple of str
+        Band names, blue to red.
+    filters : tuple of str
+        Filter curve of each band, by its speclite name.
+    pixel_scale : float
+        Side of a pixel of the coadds in arcsec.
+    zero_point : float
+        AB magnitude of one flux unit of the images.
+    unit : str
+        Flux unit of the images, ``"adu"`` or ``"nmgy"`` or any other name that
+        `astropy.units` knows.
+    stamp_size : int
+        Pixels on a side of the field that the model paints.
+    patch_size : int
+        Pixels on a side of a patch of the decoder; divides ``stamp_size``.
+    psf_fwhm : tuple of float
+        Median full width at half maximum of the PSF per band, arcsec.
+    psf_scatter : tuple of float
+        Relative standard deviation of ``psf_fwhm`` per band.
+    psf_beta : float
+        Moffat index of the typical PSF.
+    depth : tuple of float
+        Median 5 sigma point source depth per band, AB mag.
+    depth_scatter : tuple of float
+        Standard deviation of ``depth`` per band, mag.
+    noise_correlation : tuple of float
+        Correlation of the sky noise at lags 1, 2, 3 px along an axis.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range or the lengths differ.
+
+    Examples
+    --------
+    >>> from astro_disentangle import Survey, get_survey
+    >>> hsc = get_survey("hsc")
+    >>> hsc.bands
+    ('g', 'r', 'i', 'z', 'y')
+    >>> Survey.from_json(hsc.to_json()) == hsc
+    True
+    """
+
+    name: str
+    bands: tuple
+    filters: tuple
+    pixel_scale: float
+    zero_point: float
+    unit: str
+    stamp_size: int
+    patch_size: int
+    psf_fwhm: tuple
+    psf_scatter: tuple
+    psf_beta: float
+    depth: tuple
+    depth_scatter: tuple
+    noise_correlation: tuple = (0.0, 0.0, 0.0)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        per_band = ("filters", "psf_fwhm", "psf_scatter", "depth", "depth_scatter")
+        if not self.bands or len(set(self.bands)) != len(self.bands):
+            raise ValueError(
+                f"'bands' must be distinct names, at least one; got {self.bands!r}."
+            )
+        for name in per_band:
+            if len(getattr(self, name)) != len(self.bands):
+                raise ValueError(
+                    f"{name!r} must have one value for each of the "
+                    f"{len(self.bands)} bands; got {len(getattr(self, name))}."
+                )
+        positive = (self.pixel_scale, self.psf_beta, *self.psf_fwhm)
+        if not all(math.isfinite(x) and x > 0 for x in positive):
+            raise ValueError(
+                "'pixel_scale', 'psf_beta' and 'psf_fwhm' must be positive; got "
+                f"{self.pixel_scale}, {self.psf_beta}, {self.psf_fwhm}."
+            )
+        if self.patch_size < 1 or self.stamp_size % self.patch_size:
+            raise ValueError(
+                "'patch_size' must divide 'stamp_size'; got "
+                f"{self.patch_size} and {self.stamp_size}."
+            )
+
+    @property
+    def field(self):
+        """Side of the stamp in arcsec (float)."""
+        return self.stamp_size * self.pixel_scale
+
+    @property
+    def nanojansky(self):
+        """Flux in nJy of one flux unit of the images (float)."""
+        return AB_FLUX_NJY * 10.0 ** (-0.4 * self.zero_point)
+
+    def pixel_noise(self, depth=None, psf_fwhm=None):
+        """
+        Standard deviation of the noise of one pixel for a given depth.
+
+        The point source depth ``m5`` and the noise of a pixel are linked by the
+        effective area of the PSF in pixels, ``N = 1 / sum(P**2)``, for a Moffat
+        profile ``pi alpha**2 (2 beta - 1) / (beta - 1)**2``.
+
+        Parameters
+        ----------
+        depth : sequence of float, optional
+            5 sigma point source depth per band, AB mag; the survey's by default.
+        psf_fwhm : sequence of float, optional
+            FWHM per band, arcsec; the survey's by default.
+
+        Returns
+        -------
+        sigma : tuple of float
+            Noise per band in nJy.
+
+        Examples
+        --------
+        >>> from astro_disentangle import get_survey
+        >>> [round(s / 57.544, 3) for s in get_survey("hsc").pixel_noise()][:2]
+        [0.042, 0.058]
+        """
+        depth = self.depth if depth is None else depth
+        psf_fwhm = self.psf_fwhm if psf_fwhm is None else psf_fwhm
+        beta = self.psf_beta
+        sigma = []
+        for m5, fwhm in zip(depth, psf_fwhm, strict=True):
+            alpha = fwhm / self.pixel_scale / (2 * math.sqrt(2 ** (1 / beta) - 1))
+            area = math.pi * alpha**2 * (2 * beta - 1) / (beta - 1) ** 2
+            sigma.append(AB_FLUX_NJY * 10 ** (-0.4 * m5) / (5 * math.sqrt(area)))
+        return tuple(sigma)
+
+    def to_json(self):
+        """
+        The survey as JSON text.
+
+        Returns
+        -------
+        text : str
+            JSON with one key per parameter.
+
+        Examples
+        --------
+        >>> from astro_disentangle import get_survey
+        >>> get_survey("legacy").to_json().startswith('{"name": "legacy"')
+        True
+        """
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text):
+        """
+        A survey from JSON text.
+
+        Parameters
+        ----------
+        text : str or dict
+            What `to_json` wrote, as text or already parsed.
+
+        Returns
+        -------
+        survey : `Survey`
+            The survey.
+
+        Raises
+        ------
+        ValueError
+            If a key is unknown or missing.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Survey, get_survey
+        >>> Survey.from_json(get_survey("hsc").to_json()).name
+        'hsc'
+        """
+        values = json.loads(text) if isinstance(text, str) else dict(text)
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(fields))
+        missing = sorted(
+            name
+            for name, field in fields.items()
+            if name not in values and field.default is dataclasses.MISSING
+        )
+        if unknown or missing:
+            raise ValueError(
+                "a survey's JSON must have the parameters of Survey; unknown: "
+                f"{unknown}, missing: {missing}."
+            )
+        return cls(**values)
+
+
+#: Hyper Suprime-Cam, Wide layer (seeing and depth: arXiv:2108.13045, table 1).
+HSC = Survey(
+    name="hsc",
+    bands=("g", "r", "i", "z", "y"),
+    filters=(
+        "hsc2017-g",
+        "hsc2017-r2",
+        "hsc2017-i2",
+        "hsc2017-z",
+        "hsc2017-y",
+    ),
+    pixel_scale=0.168,
+    zero_point=27.0,
+    unit="adu",
+    stamp_size=48,
+    patch_size=3,
+    psf_fwhm=(0.79, 0.75, 0.61, 0.68, 0.68),
+    psf_scatter=(0.12, 0.15, 0.10, 0.12, 0.13),
+    psf_beta=2.3,
+    depth=(26.4, 26.1, 25.9, 25.2, 24.4),
+    depth_scatter=(0.30, 0.30, 0.30, 0.30, 0.30),
+    noise_correlation=(0.09, -0.05, 0.03),
+)
+
+#: DESI Legacy Imaging Surveys, DECam part (depth: DR9 and DR10 descriptions).
+LEGACY = Survey(
+    name="legacy",
+    bands=("g", "r", "i", "z"),
+    filters=("decamDR1-g", "decamDR1-r", "decamDR1-i", "decamDR1-z"),
+    pixel_scale=0.262,
+    zero_point=22.5,
+    unit="nmgy",
+    stamp_size=32,
+    patch_size=2,
+    psf_fwhm=(1.29, 1.18, 1.10, 1.11),
+    psf_scatter=(0.13, 0.13, 0.13, 0.13),
+    psf_beta=3.0,
+    depth=(24.9, 24.4, 24.1, 23.5),
+    depth_scatter=(0.30, 0.40, 0.35, 0.35),
+    noise_correlation=(0.15, -0.10, 0.04),
+)
+
+#: The surveys that the package describes, by name.
+SURVEYS = {survey.name: survey for survey in (HSC, LEGACY)}
+
+
+def get_survey(survey):
+    """
+    A survey by name, or the survey itself.
+
+    Parameters
+    ----------
+    survey : str or `Survey`
+        Name of a survey that the package describes, or a survey of the user's.
+
+    Returns
+    -------
+    survey : `Survey`
+        The survey.
+
+    Raises
+    ------
+    SurveyMismatchError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> from astro_disentangle import get_survey
+    >>> get_survey("legacy").pixel_scale
+    0.262
+    """
+    if isinstance(survey, Survey):
+        return survey
+    try:
+        return SURVEYS[survey]
+    except (KeyError, TypeError):
+        raise SurveyMismatchError(
+            f"'survey' must be one of {sorted(SURVEYS)} or a Survey; got {survey!r}."
+        ) from None

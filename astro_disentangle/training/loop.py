@@ -1,0 +1,342 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""The training loop: keyed, resumable, the same on any machine.
+
+Every random number of step ``n`` is a function of the seed and ``n``, and the
+state that is kept is all the state there is (weights, their average, moments of
+the optimiser, step, history): a run that is killed and resumed ends with the
+same bits as one that was not.
+"""
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
+from astro_disentangle.keys import key
+from astro_disentangle.quality import DisentangleError, WeightsError
+
+__all__ = ["Settings", "Trainer", "learning_rate"]
+
+_FILE = "training.safetensors"
+_BAD_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Settings of a training run.
+
+    Parameters
+    ----------
+    n_steps : int
+        Number of steps in all.
+    learning_rate : float
+        Peak learning rate of AdamW.
+    warmup : int
+        Steps over which the rate rises linearly; then it falls as a cosine to
+        a hundredth of the peak.
+    weight_decay : float
+        Decay of AdamW.
+    clip : float
+        Largest norm of the gradient.
+    ema : float
+        Decay of the running mean of the weights.
+    seed : int
+        Key of all random numbers.
+    precision : {"bfloat16", "float32"}
+        Precision of the matrix products.
+    log_every, save_every : int
+        Steps between rows of the history and between checkpoints.
+    """
+
+    n_steps: int = 1000
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    precision: str = "bfloat16"
+    log_every: int = 20
+    save_every: int = 200
+
+    def __post_init__(self):
+        if self.n_steps < 1 or self.learning_rate <= 0 or not 0 <= self.ema < 1:
+            raise ValueError(
+                "'n_steps' and 'learning_rate' must be positive and 'ema' in [0, 1); "
+                f"got {self.n_steps}, {self.learning_rate}, {self.ema}."
+            )
+        if self.precision not in ("bfloat16", "float32"):
+            raise ValueError(
+                "'precision' must be 'bfloat16' or 'float32'; got "
+                f"{self.precision!r}."
+            )
+
+
+def learning_rate(step, settings):
+    """
+    Learning rate of a step: linear rise, then one cosine over the whole run.
+
+    Parameters
+    ----------
+    step : int
+        Step number from 0.
+    settings : `Settings`
+        Settings of the run.
+
+    Returns
+    -------
+    rate : float
+        Learning rate.
+
+    Examples
+    --------
+    >>> from astro_disentangle.training.loop import Settings, learning_rate
+    >>> settings = Settings(n_steps=100, warmup=10, learning_rate=1.0)
+    >>> learning_rate(0, settings), learning_rate(9, settings)
+    (0.1, 1.0)
+    """
+    warmup = min(settings.warmup, settings.n_steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(settings.n_steps - warmup, 1)
+    return settings.learning_rate * (
+        0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+    )
+
+
+class Trainer:
+    """
+    A network in training.
+
+    Parameters
+    ----------
+    network : `~astro_disentangle.model.network.Network`
+        The network; trained in place.
+    source : callable
+        Step number to `~astro_disentangle.training.source.Step`.
+    objective : `~astro_disentangle.training.objective.Objective`
+        What to minimise.
+    settings : `Settings`
+        How.
+    directory : str or `~pathlib.Path`, optional
+        Folder for checkpoints; none are kept without.
+    """
+
+    def __init__(self, network, source, objective, settings, directory=None):
+        self.network = network
+        self.source = source
+        self.objective = objective
+        self.settings = settings
+        self.path = None if directory is None else Path(directory) / _FILE
+        self.step = 0
+        self.history = []
+        self.bad_steps = 0
+        self.average = {
+            name: tensor.detach().clone()
+            for name, tensor in network.named_parameters()
+        }
+        matrices = [p for p in network.parameters() if p.ndim > 1]
+        vectors = [p for p in network.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.99),
+        )
+
+    def run(self, *, until=None, progress=True):
+        """
+        Train to the end, or to step ``until``.
+
+        Parameters
+        ----------
+        until : int, optional
+            Step to stop at; the last one by default.
+        progress : bool
+            Show a progress bar with loss, rate and time left.
+
+        Returns
+        -------
+        history : list of dict
+            One row for every ``log_every`` steps.
+
+        Raises
+        ------
+        DisentangleError
+            If the loss is not finite three times in a row.
+        """
+        from tqdm import tqdm
+
+        until = self.settings.n_steps if until is None else until
+        bar = tqdm(
+            total=self.settings.n_steps,
+            initial=self.step,
+            disable=not progress,
+            unit="step",
+            mininterval=1.0,
+        )
+        window = []
+        start = time.monotonic()
+        try:
+            while self.step < until:
+                terms = self._advance()
+                window.append(terms)
+                if self.step % self.settings.log_every == 0 or self.step == until:
+                    seconds = time.monotonic() - start
+                    row = {
+                        name: float(torch.stack([t[name] for t in window]).mean())
+                        for name in window[0]
+                    }
+                    self.history.append({"step": self.step, **row, "seconds": seconds})
+                    bar.set_postfix(loss=f"{row['loss']:.4f}", lr=f"{row['rate']:.1e}")
+                    window, start = [], time.monotonic()
+                bar.update(1)
+                if self.step % self.settings.save_every == 0 or self.step == until:
+                    self.save()
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        finally:
+            bar.close()
+        return self.history
+
+    def _advance(self):
+        """One step of the optimiser."""
+        settings = self.settings
+        rate = learning_rate(self.step, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        step = self.source(self.step)
+        device = step.group.device.type
+        with torch.autocast(
+            device, torch.bfloat16, enabled=settings.precision == "bfloat16"
+        ):
+            loss, terms = self.objective(
+                self.network, step, seed=key(settings.seed, "step", self.step)
+            )
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        if bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            self.optimizer.step()
+            self._update_average()
+            self.bad_steps = 0
+        else:
+            self.bad_steps += 1
+            if self.bad_steps >= _BAD_STEPS:
+                raise DisentangleError(
+                    f"the loss was not finite {_BAD_STEPS} times in a row, last at "
+                    f"step {self.step}; the last checkpoint is kept. Lower "
+                    "'learning_rate', or look at the pairs of that step."
+                )
+        self.step += 1
+        detached = {"loss": loss.detach(), **terms, "gradient": norm.detach()}
+        return {
+            **{name: value.cpu().float() for name, value in detached.items()},
+            "rate": torch.tensor(rate),
+        }
+
+    @torch.no_grad()
+    def _update_average(self):
+        # A short memory at first, or the average would remember the start.
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        parameters = dict(self.network.named_parameters())
+        torch._foreach_lerp_(
+            list(self.average.values()),
+            [parameters[name] for name in self.average],
+            1 - decay,
+        )
+
+    def save(self):
+        """Write a checkpoint, if the run has a folder."""
+        if self.path is None:
+            return
+        tensors = {}
+        for name, parameter in self.network.named_parameters():
+            tensors[f"weights.{name}"] = parameter
+            tensors[f"average.{name}"] = self.average[name]
+            for moment, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"{moment}.{name}"] = value
+        config = {
+            "step": self.step,
+            "bad_steps": self.bad_steps,
+            "history": self.history,
+            "settings": dataclasses.asdict(self.settings),
+            "objective": dataclasses.asdict(self.objective),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(self.path, tensors, config)
+
+    def resume(self):
+        """
+        Go on from the checkpoint of the run's folder, if there is one.
+
+        Returns
+        -------
+        resumed : bool
+            Whether there was a checkpoint.
+
+        Raises
+        ------
+        WeightsError
+            If the checkpoint is damaged or of another run.
+        """
+        if self.path is None or not self.path.exists():
+            return False
+        tensors, config, _ = read_checkpoint(self.path)
+        for part in ("settings", "objective"):
+            now, then = dataclasses.asdict(getattr(self, part)), config[part]
+            different = sorted(k for k in {*now, *then} if now.get(k) != then.get(k))
+            if different:
+                field = different[0]
+                raise WeightsError(
+                    f"'{self.path}' belongs to another run: {part} '{field}' was "
+                    f"{then.get(field)!r} and is {now.get(field)!r}."
+                )
+        parameters = dict(self.network.named_parameters())
+        expected = {f"weights.{name}" for name in parameters}
+        found = {name for name in tensors if name.startswith("weights.")}
+        if expected != found:
+            raise WeightsError(
+                f"'{self.path}' belongs to another network: it differs in "
+                f"{sorted(expected ^ found)[0]!r}."
+            )
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(tensors[f"weights.{name}"])
+                self.average[name].copy_(tensors[f"average.{name}"])
+                moments = ("step", "exp_avg", "exp_avg_sq")
+                if f"exp_avg.{name}" in tensors:
+                    # The layout of the memory is part of the bits.
+                    self.optimizer.state[parameter] = {
+                        moment: tensors[f"{moment}.{name}"].to(
+                            device=parameter.device if moment != "step" else "cpu",
+                            memory_format=torch.channels_last
+                            if parameter.ndim == 4 and moment != "step"
+                            else torch.contiguous_format,
+                        )
+                        for moment in moments
+                    }
+        self.step = config["step"]
+        self.bad_steps = config["bad_steps"]
+        self.history = config["history"]
+        return True
+
+    def averaged(self):
+        """
+        The running mean of the weights.
+
+        Returns
+        -------
+        weights : dict of str to `torch.Tensor`
+            A state for ``network.load_state_dict(..., strict=False)``.
+        """
+        return {name: tensor.clone() for name, tensor in self.average.items()}

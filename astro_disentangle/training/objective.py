@@ -1,0 +1,265 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+r"""What training minimises, term by term.
+
+**Flow** (both recipes). The target is galaxy A in survey S. ``z_physics`` comes
+from A in the other survey, or from S at another visit, never from the target;
+``z_instrument`` from other galaxies under the target's conditions, or from the
+numbers of those conditions. The decoder's velocity is regressed on
+:math:`x_1 - x_0` over the good pixels.
+
+**Agreement** (default recipe). Mean square difference of the physics latents of
+the two views of a galaxy, and of the instrument latent of a galaxy's own cut-out
+and that of its donors. All latents are layer-normalised, so the terms cannot be
+met by shrinking them.
+
+**Contrast** (default recipe). Normalised temperature-scaled cross entropy
+(arXiv:2002.05709) of the two views of a galaxy among all views of the batch.
+Views of other galaxies in the *same* survey are among the negatives: a latent
+that tells the survey pays for it.
+
+``recipe="counterfactual"`` keeps the flow term alone, as published
+(arXiv:2604.09787).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from astro_disentangle.keys import torch_generator
+from astro_disentangle.model.encoder import View
+from astro_disentangle.model.flow import interpolate
+
+__all__ = ["RECIPES", "Objective", "contrast", "effective_rank"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """
+    Weights of the terms and rates of what is withheld.
+
+    Parameters
+    ----------
+    flow, agree_physics, agree_instrument, contrast : float
+        Weights of the terms.
+    temperature : float
+        Temperature of the contrast.
+    drop_bands : float
+        Share of views that lose a random part of their bands.
+    drop_psf, drop_noise : float
+        Share of views whose PSF or noise is withheld.
+    described : float
+        Share of targets whose conditions are given as numbers, not as donors.
+    """
+
+    flow: float = 1.0
+    agree_physics: float = 0.05
+    agree_instrument: float = 0.05
+    contrast: float = 0.02
+    temperature: float = 0.1
+    drop_bands: float = 0.3
+    drop_psf: float = 0.3
+    drop_noise: float = 0.15
+    described: float = 0.2
+
+    def __call__(self, network, step, *, seed):
+        """
+        Total loss and its terms for one step.
+
+        Parameters
+        ----------
+        network : `~astro_disentangle.model.network.Network`
+            The network.
+        step : `~astro_disentangle.training.source.Step`
+            Cut-outs of the same galaxies in two surveys.
+        seed : int
+            Key of the random numbers of this step.
+
+        Returns
+        -------
+        loss : `torch.Tensor`
+            Scalar.
+        terms : dict of str to `torch.Tensor`
+            Unweighted terms, detached.
+        """
+        generator = torch_generator(seed, "objective")
+        names = list(step.batches)
+        views = {name: network.view(batch) for name, batch in step.batches.items()}
+        physics_views = {name: self._withhold(views[name], generator) for name in names}
+        z_physics = {name: network.physics(physics_views[name]) for name in names}
+        if step.revisit is not None:
+            again = self._withhold(network.view(step.revisit), generator)
+            z_again = network.physics(again)
+
+        flow, agree_instrument = [], []
+        for index, name in enumerate(names):
+            other = names[1 - index]
+            if step.revisit is not None and step.revisit.survey.name == name:
+                z_source, source = z_again, again
+            else:
+                z_source, source = z_physics[other], physics_views[other]
+            z_own, z_donors = self._instrument(
+                network, views[name], step.group, generator
+            )
+            agree_instrument.append((z_own - z_donors).square().mean())
+            flow.append(
+                self._velocity_error(
+                    network, step.batches[name], z_source, source, z_donors, generator
+                )
+            )
+        z_a, z_b = (z_physics[name] for name in names)
+        terms = {
+            "flow": torch.stack(flow).mean(),
+            "agree_physics": (z_a - z_b).square().mean(),
+            "agree_instrument": torch.stack(agree_instrument).mean(),
+            "contrast": contrast(z_a, z_b, self.temperature),
+        }
+        loss = sum(
+            getattr(self, name) * term
+            for name, term in terms.items()
+            if getattr(self, name)
+        )
+        terms["rank"] = effective_rank(torch.cat([z_a, z_b]).detach())
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    def _withhold(self, view, generator, psf=None, noise=None):
+        """The view with bands, PSF or noise taken away at random."""
+        rows, bands = view.x.shape[:2]
+        chance = torch.rand(rows, bands + 4, generator=generator).to(view.x.device)
+        share = chance[:, bands]
+        keep = chance[:, :bands] < 0.25 + 0.75 * chance[:, bands + 1 : bands + 2]
+        keep[torch.arange(rows), chance[:, :bands].argmin(1)] = True
+        keep = (keep | (share >= self.drop_bands)[:, None]).to(view.x.dtype)
+        known_psf = chance[:, bands + 2] >= (self.drop_psf if psf is None else psf)
+        known_noise = chance[:, bands + 3] >= (
+            self.drop_noise if noise is None else noise
+        )
+        numbers = torch.cat(
+            [
+                keep,
+                keep * known_psf[:, None],
+                keep * known_psf[:, None],
+                keep * known_noise[:, None],
+                keep * known_noise[:, None],
+            ],
+            1,
+        )
+        x_keep = keep[:, :, None, None]
+        return View(
+            view.survey, view.x * x_keep, view.good * x_keep, view.observation * numbers
+        )
+
+    def _instrument(self, network, view, group, generator):
+        """Instrument latents of each row's own cut-out and of its donors."""
+        rows = len(view.x)
+        shown = self._withhold(view, generator, psf=0.5, noise=0.5)
+        members = network.instrument.members(shown)
+        told = network.instrument.described(view.survey, view.observation)
+        own = torch.eye(rows, dtype=torch.bool)
+        mates = (group[:, None] == group[None, :]).cpu() & ~own
+        # A row whose group has no other member borrows from the whole survey.
+        alone = ~mates.any(1)
+        mates[alone] = ~own[alone]
+        chance = torch.rand(rows, rows, generator=generator)
+        share = torch.rand(rows, 1, generator=generator)
+        best = chance.masked_fill(~mates, 2.0).argmin(1)
+        chosen = mates & (chance < share)
+        chosen[torch.arange(rows), best] = True
+        numbers = torch.rand(rows, generator=generator) < self.described
+        complete = view.observation.reshape(rows, 5, -1)[:, (1, 3)].amin((1, 2)) > 0
+        numbers &= complete.cpu()
+        chosen = torch.cat(
+            [chosen & ~numbers[:, None], own & numbers[:, None]], 1
+        ).to(members.device)
+        z_own = network.instrument.pool(members, own.to(members.device))
+        z_donors = network.instrument.pool(torch.cat([members, told]), chosen)
+        return z_own, z_donors
+
+    def _velocity_error(self, network, batch, z, source, z_instrument, generator):
+        """Mean square error of the velocity over the good pixels of the target."""
+        pixels, good, offset = batch.stamp()
+        x_1 = network.stretch(pixels, batch.survey.name)
+        rows = len(x_1)
+        x_0 = torch.randn(x_1.shape, generator=generator).to(x_1)
+        # One time in each of as many equal intervals, in random order.
+        order = torch.randperm(rows, generator=generator)
+        t = (order + torch.rand(rows, generator=generator)) / rows
+        t = t.to(x_1)
+        x_t, u = interpolate(x_0, x_1, t)
+        prepared = network.decoder.prepare(
+            z,
+            z_instrument,
+            source=source.survey,
+            observation=source.observation,
+            target=batch.survey.name,
+            offset=offset,
+        )
+        error = (network.decoder(x_t, t, prepared) - u).square()
+        return (error * good).sum() / good.sum().clamp(min=1)
+
+
+#: The recipes by name.
+RECIPES = {
+    "default": Objective(),
+    "counterfactual": Objective(agree_physics=0, agree_instrument=0, contrast=0),
+}
+
+
+def contrast(z_a, z_b, temperature):
+    """
+    Normalised temperature-scaled cross entropy of paired latents.
+
+    Parameters
+    ----------
+    z_a, z_b : `torch.Tensor`
+        Shape (B, P), latents of the same B galaxies in two surveys.
+    temperature : float
+        Scale of the cosine similarity.
+
+    Returns
+    -------
+    loss : `torch.Tensor`
+        Scalar, nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from astro_disentangle.training.objective import contrast
+    >>> z = torch.eye(4)
+    >>> contrast(z, z, 0.1).item() < contrast(z, z.roll(1, 0), 0.1).item()
+    True
+    """
+    z = functional.normalize(torch.cat([z_a, z_b]).float(), dim=1)
+    rows = len(z_a)
+    similarity = z @ z.T / temperature
+    own = torch.eye(2 * rows, dtype=torch.bool, device=z.device)
+    similarity = similarity.masked_fill(own, -torch.inf)
+    partner = torch.arange(2 * rows, device=z.device).roll(rows)
+    return functional.cross_entropy(similarity, partner)
+
+
+def effective_rank(z):
+    """
+    Exponential of the entropy of the spectrum of the latents' covariance.
+
+    Parameters
+    ----------
+    z : `torch.Tensor`
+        Shape (B, P).
+
+    Returns
+    -------
+    rank : `torch.Tensor`
+        Scalar between 1 and min(B, P) (Roy & Vetterli 2007).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from astro_disentangle.training.objective import effective_rank
+    >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> round(effective_rank(z).item(), 3)
+    2.0
+    """
+    spectrum = torch.linalg.svdvals(z.float() - z.float().mean(0)).square()
+    share = spectrum / spectrum.sum().clamp(min=1e-20)
+    return torch.exp(-(share * share.clamp(min=1e-20).log()).sum())
