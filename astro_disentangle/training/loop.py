@@ -125,13 +125,19 @@ class Trainer:
         How.
     directory : str or `~pathlib.Path`, optional
         Folder for checkpoints; none are kept without.
+    validation : callable, optional
+        Source of the steps on which the flow loss is measured for every row
+        of the history.
     """
 
-    def __init__(self, network, source, objective, settings, directory=None):
+    def __init__(
+        self, network, source, objective, settings, directory=None, validation=None
+    ):
         self.network = network
         self.source = source
         self.objective = objective
         self.settings = settings
+        self.validation = validation
         self.path = None if directory is None else Path(directory) / _FILE
         self.step = 0
         self.history = []
@@ -194,7 +200,10 @@ class Trainer:
                         name: float(torch.stack([t[name] for t in window]).mean())
                         for name in window[0]
                     }
-                    self.history.append({"step": self.step, **row, "seconds": seconds})
+                    row = {"step": self.step, **row, "seconds": seconds}
+                    if self.validation is not None:
+                        row["validation"] = self._validate()
+                    self.history.append(row)
                     bar.set_postfix(loss=f"{row['loss']:.4f}", lr=f"{row['rate']:.1e}")
                     window, start = [], time.monotonic()
                 bar.update(1)
@@ -243,6 +252,15 @@ class Trainer:
             **{name: value.cpu().float() for name, value in detached.items()},
             "rate": torch.tensor(rate),
         }
+
+    @torch.no_grad()
+    def _validate(self, n_steps=4):
+        """Flow loss on the validation pairs, with the same noise every time."""
+        losses = [
+            self.objective(self.network, self.validation(number), seed=number)[1]
+            for number in range(n_steps)
+        ]
+        return float(torch.stack([terms["flow"] for terms in losses]).mean())
 
     @torch.no_grad()
     def _update_average(self):

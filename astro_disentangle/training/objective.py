@@ -10,7 +10,9 @@ numbers of those conditions. The decoder's velocity is regressed on
 **Agreement** (default recipe). Mean square difference of the physics latents of
 the two views of a galaxy, and of the instrument latent of a galaxy's own cut-out
 and that of its donors. All latents are layer-normalised, so the terms cannot be
-met by shrinking them.
+met by shrinking them; the instrument's is divided by the variance between the
+rows of the batch, or all conditions would agree long before the decoder has
+learned to tell them apart.
 
 **Contrast** (default recipe). Normalised temperature-scaled cross entropy
 (arXiv:2002.05709) of the two views of a galaxy among all views of the batch.
@@ -29,6 +31,9 @@ from torch.nn import functional
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.model.encoder import View
 from astro_disentangle.model.flow import interpolate
+
+#: Variance of instrument latents below which their agreement is not scaled up.
+_LEAST_SPREAD = 1e-3
 
 __all__ = ["RECIPES", "Objective", "contrast", "effective_rank"]
 
@@ -91,7 +96,7 @@ class Objective:
             again = self._withhold(network.view(step.revisit), generator)
             z_again = network.physics(again)
 
-        flow, agree_instrument = [], []
+        flow, agree_instrument, spreads = [], [], []
         for index, name in enumerate(names):
             other = names[1 - index]
             if step.revisit is not None and step.revisit.survey.name == name:
@@ -101,7 +106,11 @@ class Objective:
             z_own, z_donors = self._instrument(
                 network, views[name], step.group, generator
             )
-            agree_instrument.append((z_own - z_donors).square().mean())
+            spread = z_donors.var(0).mean()
+            agree_instrument.append(
+                (z_own - z_donors).square().mean() / (spread + _LEAST_SPREAD)
+            )
+            spreads.append(spread)
             flow.append(
                 self._velocity_error(
                     network, step.batches[name], z_source, source, z_donors, generator
@@ -119,6 +128,7 @@ class Objective:
             for name, term in terms.items()
             if getattr(self, name)
         )
+        terms["spread_instrument"] = torch.stack(spreads).mean()
         terms["rank"] = effective_rank(torch.cat([z_a, z_b]).detach())
         return loss, {name: term.detach() for name, term in terms.items()}
 
@@ -250,7 +260,8 @@ def effective_rank(z):
     Returns
     -------
     rank : `torch.Tensor`
-        Scalar between 1 and min(B, P) (Roy & Vetterli 2007).
+        Scalar between 1 and min(B, P) (Roy & Vetterli 2007); NaN where a
+        latent is not finite.
 
     Examples
     --------
@@ -260,6 +271,9 @@ def effective_rank(z):
     >>> round(effective_rank(z).item(), 3)
     2.0
     """
-    spectrum = torch.linalg.svdvals(z.float() - z.float().mean(0)).square()
+    z = z.float() - z.float().mean(0)
+    if not bool(z.isfinite().all()):
+        return z.new_tensor(torch.nan)
+    spectrum = torch.linalg.svdvals(z).square()
     share = spectrum / spectrum.sum().clamp(min=1e-20)
     return torch.exp(-(share * share.clamp(min=1e-20).log()).sum())

@@ -1,0 +1,292 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""The command ``astro-disentangle``."""
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main(arguments=None):
+    """
+    Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Words after the command's name; those of the process by default.
+
+    Returns
+    -------
+    status : int
+        0 when all went well, 2 for bad input, 130 when interrupted.
+
+    Examples
+    --------
+    >>> from astro_disentangle.cli import main
+    >>> main(["transform", "missing.fits", "--output", "latents.ecsv"])
+    2
+    """
+    options = _parser().parse_args(arguments)
+    from astro_disentangle.quality import DisentangleError
+
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print("astro-disentangle: interrupted", file=sys.stderr)
+        return 130
+    except (DisentangleError, OSError, ValueError, TypeError) as error:
+        print(f"astro-disentangle: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="astro-disentangle",
+        description="Separate galaxies from the telescopes that took their images.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="latents and translations of samples")
+    demo.set_defaults(run=_demo)
+
+    transform = commands.add_parser("transform", help="latents of cut-outs")
+    transform.add_argument("files", nargs="+", metavar="FILES")
+    transform.add_argument("--survey", help="survey, if the headers do not say")
+    transform.add_argument("--band", help="band, if the headers do not say")
+    transform.set_defaults(run=_transform)
+
+    translate = commands.add_parser("translate", help="another survey's view")
+    translate.add_argument("files", nargs="+", metavar="FILES")
+    translate.add_argument("--survey", required=True, help="survey to paint")
+    translate.add_argument("--source", help="survey, if the headers do not say")
+    translate.add_argument("--band", help="band, if the headers do not say")
+    translate.add_argument("--like", nargs="+", metavar="FILES", help="conditions of")
+    translate.add_argument("--psf-fwhm", type=float, metavar="ARCSEC")
+    translate.add_argument("--depth", type=float, metavar="MAG")
+    translate.add_argument("--samples", type=int, default=1, metavar="N")
+    translate.add_argument("--steps", type=int, default=8, metavar="N")
+    translate.set_defaults(run=_translate)
+
+    fit = commands.add_parser("fit", help="train on pairs of cut-outs")
+    fit.add_argument(
+        "--pairs",
+        required=True,
+        metavar="PATH",
+        help="folder with a folder per survey, the same file names in each",
+    )
+    fit.add_argument("--surveys", nargs=2, default=["hsc", "legacy"], metavar="NAME")
+    fit.add_argument("--from", dest="start", metavar="WEIGHTS", help="fine-tune these")
+    fit.add_argument("--recipe", default="default")
+    fit.add_argument("--steps", type=int, default=2000, metavar="N")
+    fit.add_argument("--batch-size", type=int, default=64, metavar="N")
+    fit.add_argument("--resume", action="store_true", help="go on with a stopped run")
+    fit.set_defaults(run=_fit)
+
+    for command in (demo, transform, translate, fit):
+        command.add_argument("--output", required=True, type=Path)
+        command.add_argument("--seed", type=int, default=0)
+        if command in (transform, translate):
+            command.add_argument("--weights", default="default", metavar="FILE")
+    return parser
+
+
+def _demo(options):
+    import torch
+    from photutils.aperture import CircularAperture
+
+    from astro_disentangle.disentangler import Disentangler
+    from astro_disentangle.evaluation.plots import plot_translations
+    from astro_disentangle.samples import load_sample, sample_names
+
+    start = time.monotonic()
+    options.output.mkdir(parents=True, exist_ok=True)
+    model = Disentangler.load()
+    latents, table, panels = [], [], []
+    for source, target in (("hsc", "legacy"), ("legacy", "hsc")):
+        names = sample_names(survey=source)
+        galaxies = [load_sample(name) for name in names]
+        latents.append(model.transform(galaxies, survey=source))
+        views = model.translate(
+            galaxies,
+            survey=target,
+            source=source,
+            n_samples=8,
+            random_state=options.seed,
+        )
+        singles = model.translate(
+            galaxies, survey=target, source=source, random_state=options.seed
+        )
+        for index, name in enumerate(names):
+            _write_bands(singles[index], name, options.output)
+            view = views[index]
+            centre = (view.data.shape[-1] - 1) / 2
+            scale = view.survey.pixel_scale
+            flux = view.aperture_flux(CircularAperture((centre, centre), 1.0 / scale))
+            row = flux[list(flux["band"]).index("r")]
+            value = row["flux"].to_value("nJy")
+            error = row["flux_err"].to_value("nJy")
+            table.append(
+                (
+                    name,
+                    f"{source} -> {target}",
+                    _magnitude(value),
+                    1.0857 * error / max(value, error),
+                    int(latents[-1]["flags"][index]),
+                )
+            )
+            panels.append(
+                (f"{name}\n{source} to {target}", galaxies[index], singles[index])
+            )
+    _stack(latents).write(options.output / "latents.ecsv", overwrite=True)
+    plot_translations(panels, path=options.output / "demo.png")
+    print(f"{'object':<22}{'direction':<16}{'r (2 arcsec)':>14}{'error':>8}  flags")
+    for name, direction, magnitude, error, flags in table:
+        print(
+            f"{name:<22}{direction:<16}{magnitude:>10.2f} mag{error:>8.2f}  "
+            f"{_flag_names(flags)}"
+        )
+    seconds = time.monotonic() - start
+    print(
+        f"\n{len(table)} galaxies, {seconds:.0f} s on {torch.get_num_threads()} "
+        f"threads; latents.ecsv, demo.png and the translated images are in "
+        f"{options.output}"
+    )
+
+
+def _transform(options):
+    from astro_disentangle.disentangler import Disentangler
+
+    cutouts = _read_files(options.files, options.band)
+    model = Disentangler.load(options.weights)
+    latents = model.transform(cutouts, survey=options.survey)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    latents.write(options.output, overwrite=True)
+    for name, flags in zip(latents["object_id"], latents["flags"], strict=True):
+        print(f"{name}: {_flag_names(flags)}")
+    print(f"{len(latents)} rows in {options.output}")
+
+
+def _translate(options):
+    import astropy.units as u
+
+    from astro_disentangle.disentangler import Disentangler
+
+    cutouts = _read_files(options.files, options.band)
+    model = Disentangler.load(options.weights)
+    like = None if options.like is None else _read_files(options.like, None)
+    views = model.translate(
+        cutouts,
+        survey=options.survey,
+        source=options.source,
+        like=like,
+        psf_fwhm=None if options.psf_fwhm is None else options.psf_fwhm * u.arcsec,
+        depth=None if options.depth is None else options.depth * u.mag,
+        n_samples=options.samples,
+        n_steps=options.steps,
+        random_state=options.seed,
+        progress=sys.stderr.isatty(),
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    for view in views:
+        for path in _write_bands(view, str(view.meta["OBJECT"]), options.output):
+            print(path)
+
+
+def _fit(options):
+    from astro_disentangle.data.pairs import PairedCutouts
+    from astro_disentangle.disentangler import Disentangler
+
+    pairs = PairedCutouts.from_folder(options.pairs, surveys=tuple(options.surveys))
+    options.output.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "recipe": options.recipe,
+        "n_steps": options.steps,
+        "batch_size": options.batch_size,
+        "random_state": options.seed,
+        "directory": options.output,
+    }
+    if options.start is None:
+        model = Disentangler(surveys=tuple(options.surveys), **settings)
+    else:
+        model = Disentangler.load(options.start).set_params(**settings)
+    model.fit(pairs, resume=True if options.resume else None)
+    model.save(options.output / "model.safetensors")
+    model.history_.write(options.output / "history.ecsv", overwrite=True)
+    print(f"{len(pairs)} pairs, {options.steps} steps; weights and history in "
+          f"{options.output}")
+
+
+def _read_files(paths, band):
+    """Cut-outs from FITS files: whole ones, or one band each, by object."""
+    from astropy.io import fits
+    from astropy.nddata import CCDData
+
+    from astro_disentangle.data.cutout import SurveyCutout
+    from astro_disentangle.quality import CutoutError
+
+    whole, single = [], {}
+    for path in map(Path, paths):
+        try:
+            header = fits.getheader(path)
+            if header.get("NAXIS", 0) == 0 and "SURVEY" in header:
+                whole.append(SurveyCutout.read(path))
+                continue
+            unit = None if "BUNIT" in header else "adu"
+            image = CCDData.read(path, unit=unit)
+        except FileNotFoundError:
+            raise CutoutError(f"there is no file '{path}'.") from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CutoutError(f"cannot read '{path}' as FITS: {error}") from error
+        name = str(band or image.meta.get("BAND", "")).strip()
+        if not name:
+            raise CutoutError(
+                f"'{path}' does not say its band; give --band or a BAND header."
+            )
+        stem = re.sub(rf"[_.-]?{re.escape(name)}$", "", path.stem) or path.parent.name
+        found = str(image.meta.get("OBJECT", "")).strip() or stem
+        image.meta.setdefault("OBJECT", found)
+        group = single.setdefault((path.parent, found), {})
+        if name in group:
+            raise CutoutError(f"two files hold band {name!r} of {found!r}: '{path}'.")
+        group[name] = image
+    return [*whole, *single.values()]
+
+
+def _write_bands(view, name, folder):
+    """One FITS file per band; returns their paths."""
+    safe = re.sub(r"[^\w.+-]+", "_", name)
+    paths = []
+    for band, image in view.items():
+        path = folder / f"translated_{safe}_{band}.fits"
+        image.write(path, overwrite=True)
+        paths.append(path)
+    return paths
+
+
+def _stack(tables):
+    """One table of several; ``coord`` only if all of them have it."""
+    from astropy.table import vstack
+
+    names = [n for n in tables[0].colnames if all(n in t.colnames for t in tables)]
+    return vstack([table[names] for table in tables], metadata_conflicts="silent")
+
+
+def _magnitude(nanojansky):
+    import math
+
+    return 31.4 - 2.5 * math.log10(nanojansky) if nanojansky > 0 else math.nan
+
+
+def _flag_names(flags):
+    from astro_disentangle.quality import decode_flags
+
+    return ", ".join(decode_flags(flags)) or "-"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""Simulated pairs for users: cut-outs of two surveys and a table of truth."""
+
+import astropy.units as u
+import numpy as np
+import torch
+from astropy.table import QTable
+
+from astro_disentangle.data.batch import CutoutBatch
+from astro_disentangle.data.pairs import PairedCutouts
+from astro_disentangle.keys import seed_of
+from astro_disentangle.simulation.sky import simulate
+from astro_disentangle.survey import get_survey
+
+__all__ = ["simulate_pairs"]
+
+_CHUNK = 32
+_UNITS = {
+    "log_mass": u.dex(u.solMass),
+    "magnitude": u.ABmag,
+    "ebv": u.mag,
+    "psf_fwhm": u.arcsec,
+    "depth": u.ABmag,
+    "noise": u.nJy,
+}
+
+
+def simulate_pairs(
+    n, *, surveys=("hsc", "legacy"), random_state=None, group_size=8, progress=False
+):
+    """
+    Simulate galaxies as two surveys would observe them.
+
+    Parameters
+    ----------
+    n : int
+        Number of galaxies.
+    surveys : tuple of str or `Survey`
+        The surveys.
+    random_state : int, `numpy.random.Generator` or None
+        Seed; the same seed gives the same pairs.
+    group_size : int
+        Galaxies that share seeing, depth, extinction and zero point.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    pairs : `PairedCutouts`
+        Cut-outs, groups and ``truth``: a `~astropy.table.QTable` with
+        ``redshift``, ``log_mass``, ``magnitude`` (HSC i), ``r_half`` (arcsec),
+        ``bulge_fraction``, ``e1``, ``e2``, ``ebv``, ``is_star``, and
+        ``psf_fwhm``, ``depth`` and ``noise`` per band of each survey.
+
+    Raises
+    ------
+    ValueError
+        If ``n`` or ``group_size`` is not a positive integer.
+    SurveyMismatchError
+        If a survey is unknown.
+
+    Examples
+    --------
+    >>> from astro_disentangle import simulate_pairs
+    >>> pairs = simulate_pairs(4, random_state=1)
+    >>> len(pairs), pairs.surveys
+    (4, ('hsc', 'legacy'))
+    """
+    from tqdm import tqdm
+
+    for name, value in (("n", n), ("group_size", group_size)):
+        if isinstance(value, bool) or value != int(value) or value < 1:
+            raise ValueError(f"{name!r} must be a positive integer; got {value!r}.")
+    surveys = tuple(get_survey(survey) for survey in surveys)
+    seed = seed_of(random_state)
+    n_groups = -(-int(n) // int(group_size))
+    parts = []
+    with tqdm(total=n, disable=not progress, unit="galaxy") as bar:
+        for step, start in enumerate(range(0, n_groups, _CHUNK)):
+            size = min(_CHUNK, n_groups - start)
+            part = simulate(size, group_size, surveys, seed=seed, step=step)
+            parts.append((start, part))
+            bar.update(len(part))
+    names = [survey.name for survey in surveys]
+    batches = {
+        name: CutoutBatch.concatenate([part.batches[name] for _, part in parts])[:n]
+        for name in names
+    }
+    noiseless = {
+        name: torch.cat([part.noiseless[name] for _, part in parts])[:n]
+        for name in names
+    }
+    truth = {
+        name: torch.cat([part.truth[name] for _, part in parts])[:n].numpy()
+        for name in parts[0][1].truth
+    }
+    groups = torch.cat([start + part.group for start, part in parts])[:n].numpy()
+    return PairedCutouts(
+        batches,
+        object_id=[f"simulated-{seed}-{row}" for row in range(n)],
+        groups=groups,
+        truth=_table(truth),
+        noiseless=noiseless,
+    )
+
+
+def _table(truth):
+    """The truth with units, and the size in arcsec."""
+    table = QTable()
+    for name, values in truth.items():
+        if name == "log_size":
+            table["r_half"] = np.power(10.0, values) * u.arcsec
+            continue
+        unit = next(
+            (u_ for start, u_ in _UNITS.items() if name.startswith(start)), None
+        )
+        table[name] = values if unit is None else u.Quantity(values, unit, subok=True)
+    return table

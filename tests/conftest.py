@@ -1,0 +1,54 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""Shared pieces of the tests: real images, small networks, one thread."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from astro_disentangle import get_survey
+from astro_disentangle.model.network import Network, NetworkConfig
+
+torch.set_num_threads(1)
+
+TINY = {
+    "physics_size": 16,
+    "instrument_size": 8,
+    "physics_widths": (8, 8, 16),
+    "physics_depths": (1, 1, 1),
+    "instrument_widths": (8, 8, 8),
+    "decoder_width": 16,
+    "condition": 16,
+}
+
+
+@pytest.fixture(scope="session")
+def surveys():
+    """The two packaged surveys."""
+    return get_survey("hsc"), get_survey("legacy")
+
+
+@pytest.fixture
+def tiny_network(surveys):
+    """A new small network, the same every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Network(surveys, NetworkConfig(**TINY)).eval()
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The packaged model."""
+    from astro_disentangle import Disentangler
+
+    return Disentangler.load()
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of real survey images, where the environment names one."""
+    folder = os.environ.get("ASTRO_DISENTANGLE_REAL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ASTRO_DISENTANGLE_REAL_DATA names no folder of real images")
+    return Path(folder)

@@ -1,0 +1,211 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""What the simulator promises: the same bits again, shared conditions, truth."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from astro_disentangle import SurveyMismatchError, get_survey
+from astro_disentangle.keys import torch_generator
+from astro_disentangle.simulation import simulate
+from astro_disentangle.simulation.instruments import draw_conditions
+from astro_disentangle.simulation.noise import correlated_noise, draw_good
+
+NAMES = ("hsc", "legacy")
+GROUPS, MEMBERS = 4, 6
+
+
+@pytest.fixture(scope="module")
+def sky():
+    return simulate(GROUPS, MEMBERS, NAMES, seed=5)
+
+
+def tensors(sky):
+    """Every tensor of a simulation by name."""
+    out = {f"truth {name}": x for name, x in sky.truth.items()}
+    for name, batch in sky.batches.items():
+        for field in dataclasses.fields(batch):
+            if field.name != "survey":
+                out[f"{name} {field.name}"] = getattr(batch, field.name)
+        out[f"{name} noiseless"] = sky.noiseless[name]
+    return out
+
+
+def test_shapes_and_units(sky):
+    rows = GROUPS * MEMBERS
+    assert len(sky) == rows
+    assert sky.group.tolist() == [i // MEMBERS for i in range(rows)]
+    for survey in sky.surveys:
+        batch = sky.batches[survey.name]
+        shape = (rows, len(survey.bands), survey.stamp_size, survey.stamp_size)
+        assert batch.pixels.shape == batch.good.shape == shape
+        assert sky.noiseless[survey.name].shape == shape
+        assert batch.pixels.dtype == torch.float32
+        assert torch.isfinite(batch.pixels).all()
+        assert (batch.pixels[~batch.good] == 0).all()
+        assert (batch.flags == 0).all()
+        assert batch.stamp()[2].abs().max() <= 0.5
+        assert torch.equal(torch.isnan(batch.noise), ~batch.present)
+        assert len(set(batch.keys.tolist())) == rows
+    assert torch.equal(sky.batches["hsc"].keys, sky.batches["legacy"].keys)
+    galaxy = ~sky.truth["is_star"]
+    for name in ("redshift", "log_mass", "log_size", "e1", "bulge_fraction"):
+        assert sky.truth[name].shape == (rows,)
+        assert torch.equal(torch.isfinite(sky.truth[name]), galaxy)
+
+
+def test_same_seed_and_step_give_the_same_bits(sky):
+    again = tensors(simulate(GROUPS, MEMBERS, NAMES, seed=5))
+    for name, tensor in tensors(sky).items():
+        assert torch.equal(tensor.nan_to_num(), again[name].nan_to_num()), name
+
+
+def test_other_steps_and_seeds_are_new(sky):
+    for other in ({"seed": 5, "step": 1}, {"seed": 6}):
+        new = simulate(GROUPS, MEMBERS, NAMES, **other)
+        for name in ("magnitude", "ebv", "depth_hsc", "psf_fwhm_legacy"):
+            assert not (new.truth[name] == sky.truth[name]).any()
+        assert not (new.batches["hsc"].keys == sky.batches["hsc"].keys).any()
+
+
+def test_another_visit_sees_the_same_scenes_under_other_conditions(sky):
+    again = simulate(GROUPS, MEMBERS, NAMES, seed=5, visit=1)
+    for name in ("redshift", "magnitude", "ebv"):
+        same = torch.equal(again.truth[name].nan_to_num(), sky.truth[name].nan_to_num())
+        assert same, name
+    for name in NAMES:
+        assert torch.equal(again.batches[name].keys, sky.batches[name].keys)
+        for what in ("psf_fwhm", "depth"):
+            key = f"{what}_{name}"
+            assert not (again.truth[key] == sky.truth[key]).any()
+
+
+def test_a_survey_does_not_depend_on_the_others(sky):
+    alone = simulate(GROUPS, MEMBERS, ["legacy"], seed=5)
+    assert torch.equal(alone.batches["legacy"].pixels, sky.batches["legacy"].pixels)
+
+
+def test_global_random_states_are_left_alone():
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    simulate(1, 2, NAMES, seed=0)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert random.getstate() == before[2]
+
+
+def test_conditions_are_shared_within_groups(sky):
+    shared = ("ebv", *(f"{x}_{n}" for n in NAMES for x in ("psf_fwhm", "depth")))
+    for name in shared:
+        value = sky.truth[name].reshape(GROUPS, MEMBERS, -1)
+        assert (value == value[:, :1]).all(), name
+        assert not (value[0] == value[1]).any(), name
+
+
+def test_given_conditions_are_used():
+    hsc = get_survey("hsc")
+    given = draw_conditions(
+        hsc, 2, torch_generator(0, "test"), psf_fwhm=0.7, depth=hsc.depth
+    )
+    sky = simulate(2, 2, ["hsc"], seed=0, conditions={"hsc": given})
+    assert (sky.truth["psf_fwhm_hsc"] == torch.tensor(0.7)).all()
+    expected = torch.tensor(hsc.pixel_noise(psf_fwhm=(0.7,) * 5))
+    assert torch.allclose(sky.truth["noise_hsc"], expected.expand(4, 5))
+    with pytest.raises(ValueError, match="must be for 3 groups"):
+        simulate(3, 2, ["hsc"], seed=0, conditions={"hsc": given})
+
+
+def test_affine_points_at_the_galaxy():
+    sky = simulate(1, 200, NAMES, seed=1)
+    alone = sky.truth["magnitude"] < 20
+    for survey in sky.surveys:
+        image = sky.noiseless[survey.name][:, 1][alone]
+        peak = image.flatten(1).argmax(1)
+        peak = torch.stack([peak % survey.stamp_size, peak // survey.stamp_size], 1)
+        away = peak - sky.batches[survey.name].affine[alone, :, 2]
+        assert away.abs().median() < 0.5
+
+
+def test_noise_has_the_asked_size_and_correlation():
+    for name in NAMES:
+        survey = get_survey(name)
+        size = survey.stamp_size
+        generator = torch_generator(0, "test", name)
+        noise = correlated_noise(survey, (400, size, size), generator)
+        assert abs(noise.std() - 1) < 0.01
+        # The size is the same at the edge of the stamp.
+        assert abs(noise[:, 0].std() - 1) < 0.03
+        for lag, rho in enumerate(survey.noise_correlation, 1):
+            for a, b in (
+                (noise[..., lag:], noise[..., :-lag]),
+                (noise[:, lag:], noise[:, :-lag]),
+            ):
+                assert abs((a * b).mean() - rho) < 0.01
+        rho = survey.noise_correlation[0]
+        assert abs((noise[:, 1:, 1:] * noise[:, :-1, :-1]).mean() - rho**2) < 0.01
+
+
+def test_pixels_are_image_plus_noise():
+    sky = simulate(8, 16, NAMES, seed=2)
+    for survey in sky.surveys:
+        batch = sky.batches[survey.name]
+        noise = sky.truth[f"noise_{survey.name}"][:, :, None, None]
+        z = ((batch.pixels - sky.noiseless[survey.name]) / noise)[batch.good]
+        assert abs(z.std() - 1) < 0.02
+        assert abs(z.mean()) < 0.02
+
+
+def test_masks_and_missing_bands_have_their_shares():
+    survey = get_survey("legacy")
+    given = draw_conditions(survey, 4000, torch_generator(0, "test"))
+    missing = (~given.present).float().mean(0)
+    assert abs(missing[2] - 0.10) < 0.02
+    assert (missing[[0, 1, 3]] < 0.015).all()
+    assert given.present.any(1).all()
+    present = torch.ones(2000, 4, dtype=torch.bool)
+    good = draw_good(survey, present, torch_generator(0, "test"))
+    hit = (~good).flatten(1).any(1).float().mean()
+    assert abs(hit - 0.05) < 0.02
+
+
+def test_scatter_of_conditions():
+    hsc = get_survey("hsc")
+    given = draw_conditions(hsc, 4000, torch_generator(0, "test"))
+    fwhm, depth = given.psf_fwhm, given.depth
+    assert torch.allclose(fwhm.median(0)[0], torch.tensor(hsc.psf_fwhm), rtol=0.02)
+    relative = fwhm.std(0) / fwhm.mean(0)
+    assert torch.allclose(relative, torch.tensor(hsc.psf_scatter), rtol=0.08)
+    assert torch.allclose(depth.std(0), torch.tensor(hsc.depth_scatter), rtol=0.08)
+    # Half of the variance is common to the bands.
+    assert abs(torch.corrcoef(depth.T)[0, 3] - 0.5) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((1, 1, ["hsc", "hsc"]), ValueError),
+        ((1, 1, []), ValueError),
+        ((0, 1, ["hsc"]), ValueError),
+        ((1, 1, ["nowhere"]), SurveyMismatchError),
+    ],
+)
+def test_refuses_what_makes_no_sky(arguments, error):
+    with pytest.raises(error):
+        simulate(*arguments, seed=0)
+
+
+def test_any_survey_whose_filters_are_known():
+    lsst = dataclasses.replace(
+        get_survey("hsc"),
+        name="lsst",
+        filters=tuple(f"lsst2023-{band}" for band in "grizy"),
+        pixel_scale=0.2,
+        stamp_size=40,
+        patch_size=2,
+    )
+    assert simulate(1, 2, [lsst], seed=0).noiseless["lsst"].shape[-1] == 40
+    unknown = dataclasses.replace(lsst, filters=("nobody-g",) * 5)
+    with pytest.raises(SurveyMismatchError, match="nobody-g"):
+        simulate(1, 2, [unknown], seed=0)

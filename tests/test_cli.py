@@ -1,0 +1,106 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""The command line as users call it: real files in, real files out."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from astropy.nddata import CCDData
+from astropy.table import QTable
+
+from astro_disentangle import simulate_pairs
+from astro_disentangle.cli import main
+from astro_disentangle.samples import load_sample, sample_names
+
+
+@pytest.fixture
+def files(tmp_path):
+    """One packaged galaxy as single-band files on disk, in a folder with a space."""
+    folder = tmp_path / "my galaxies"
+    folder.mkdir()
+    name = sample_names(survey="hsc")[0]
+    paths = []
+    for band, image in load_sample(name).items():
+        path = folder / f"{name}_{band}.fits"
+        image.write(path)
+        paths.append(str(path))
+    return paths
+
+
+def test_transform(files, tmp_path, capsys):
+    output = tmp_path / "latents.ecsv"
+    status = main(["transform", *files, "--survey", "hsc", "--output", str(output)])
+    assert status == 0, capsys.readouterr().err
+    table = QTable.read(output)
+    assert len(table) == 1
+    assert np.isfinite(table["physics"]).all()
+
+
+def test_translate(files, tmp_path, capsys):
+    words = ["translate", *files, "--survey", "legacy", "--source", "hsc"]
+    words += ["--steps", "2", "--output", str(tmp_path / "out")]
+    assert main(words) == 0, capsys.readouterr().err
+    written = sorted((tmp_path / "out").glob("translated_*.fits"))
+    assert len(written) == 4
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in
+        sorted(written, key=lambda p: "griz".index(p.stem[-1]))]
+    image = CCDData.read(written[0])
+    assert image.shape == (32, 32)
+    assert str(image.unit) == "nmgy"
+
+
+def test_demo(tmp_path, capsys):
+    assert main(["demo", "--output", str(tmp_path)]) == 0, capsys.readouterr().err
+    latents = QTable.read(tmp_path / "latents.ecsv")
+    assert len(latents) == len(sample_names())
+    assert set(latents["survey"]) == {"hsc", "legacy"}
+    assert (tmp_path / "demo.png").stat().st_size > 20_000
+    printed = capsys.readouterr().out
+    for name in sample_names():
+        assert name in printed
+        assert list(tmp_path.glob(f"translated_{name}_*.fits"))
+
+
+def test_fit_and_use(tmp_path, capsys):
+    pairs = simulate_pairs(16, random_state=4)
+    for survey in pairs.surveys:
+        (tmp_path / "pairs" / survey).mkdir(parents=True)
+        for row, cutout in enumerate(pairs.cutouts(survey)):
+            cutout.write(tmp_path / "pairs" / survey / f"{row:03d}.fits")
+    words = ["fit", "--pairs", str(tmp_path / "pairs"), "--output"]
+    words += [str(tmp_path / "run"), "--steps", "2", "--batch-size", "8"]
+    assert main(words) == 0, capsys.readouterr().err
+    assert len(QTable.read(tmp_path / "run" / "history.ecsv")) == 1
+    words = ["transform", str(tmp_path / "pairs" / "legacy" / "000.fits")]
+    words += ["--weights", str(tmp_path / "run" / "model.safetensors")]
+    words += ["--output", str(tmp_path / "latents.ecsv")]
+    assert main(words) == 0, capsys.readouterr().err
+    assert QTable.read(tmp_path / "latents.ecsv")["survey"][0] == "legacy"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["transform", "none.fits", "--output", "x.ecsv"], "none.fits"),
+        (["translate", __file__, "--survey", "legacy", "--output", "x"], "cannot read"),
+        (["fit", "--pairs", "nowhere", "--output", "x"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "astro_disentangle.cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_survey(files, tmp_path, capsys):
+    words = ["translate", *files, "--survey", "sdss", "--source", "hsc"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 2
+    assert "'sdss'" in capsys.readouterr().err

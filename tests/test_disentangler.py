@@ -1,0 +1,438 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""What a user does with a Disentangler, on real and simulated images."""
+
+import copy
+import dataclasses
+import random
+
+import astropy.units as u
+import numpy as np
+import pytest
+import torch
+from astropy.nddata import CCDData, StdDevUncertainty
+from conftest import TINY
+from photutils.aperture import CircularAperture, aperture_photometry
+
+from astro_disentangle import (
+    FLAGS,
+    Disentangler,
+    NotFittedError,
+    PairedCutouts,
+    SurveyCutout,
+    SurveyMismatchError,
+    WeightsError,
+    get_survey,
+    simulate_pairs,
+)
+from astro_disentangle.samples import load_sample, sample_names
+
+STEPS = 2
+OTHER = {"hsc": "legacy", "legacy": "hsc"}
+
+
+@pytest.fixture(scope="module")
+def galaxies():
+    """The packaged real galaxies by survey."""
+    return {
+        survey: [load_sample(name) for name in sample_names(survey=survey)]
+        for survey in ("hsc", "legacy")
+    }
+
+
+# --- latents ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("survey", ["hsc", "legacy"])
+def test_real_galaxies_have_latents(model, galaxies, survey):
+    latents = model.transform(galaxies[survey], survey=survey)
+    assert len(latents) == len(galaxies[survey]) >= 4
+    assert latents["physics"].dtype == latents["instrument"].dtype == np.float32
+    assert np.isfinite(latents["physics"]).all()
+    assert np.isfinite(latents["instrument"]).all()
+    assert (np.asarray(latents["flags"]) & FLAGS.UNUSABLE == 0).all()
+    assert latents.meta["SHA256"] == model.sha256_
+    assert len(model.sha256_) == 64
+
+
+def test_batch_size_and_neighbours_do_not_matter(model, galaxies):
+    images = galaxies["hsc"]
+    together = model.transform(images, survey="hsc", batch_size=64)
+    alone = model.transform(images, survey="hsc", batch_size=1)
+    for name in ("physics", "instrument"):
+        difference = np.abs(together[name] - alone[name]).max()
+        assert difference <= 1e-5 * np.std(together[name])
+
+
+def test_order_of_rows_is_the_order_of_cutouts(model, galaxies):
+    images = galaxies["hsc"]
+    forward = model.transform(images, survey="hsc")
+    backward = model.transform(images[::-1], survey="hsc")
+    np.testing.assert_allclose(
+        forward["physics"], backward["physics"][::-1], atol=1e-5
+    )
+    assert list(forward["object_id"]) == list(backward["object_id"])[::-1]
+
+
+def test_generator_list_and_one(model, galaxies):
+    images = galaxies["legacy"]
+    table = model.transform(images, survey="legacy")
+    streamed = model.transform((image for image in images), survey="legacy")
+    assert np.array_equal(table["physics"], streamed["physics"])
+    single = model.transform(images[0], survey="legacy")
+    assert len(single) == 1
+
+
+def test_a_bad_row_is_flagged_and_harms_no_other(model, galaxies):
+    images = galaxies["hsc"]
+    blank = {
+        band: CCDData(np.full(image.shape, np.nan), unit=image.unit, wcs=image.wcs)
+        for band, image in images[1].items()
+    }
+    mixed = model.transform([images[0], blank, images[2]], survey="hsc")
+    clean = model.transform([images[0], images[1], images[2]], survey="hsc")
+    assert mixed["flags"][1] & FLAGS.UNUSABLE
+    assert np.isnan(mixed["physics"][1]).all()
+    for row in (0, 2):
+        assert np.array_equal(mixed["physics"][row], clean["physics"][row])
+
+
+def test_donors_replace_the_own_instrument(model, galaxies):
+    images = galaxies["hsc"]
+    table = model.transform(images[:2], survey="hsc", donors=images[2:])
+    assert np.array_equal(table["instrument"][0], table["instrument"][1])
+    own = model.transform(images[:2], survey="hsc")
+    assert np.array_equal(own["physics"], table["physics"])
+
+
+def test_set_output(model, galaxies):
+    twin = copy.copy(model).set_output(transform="array")
+    array = twin.transform(galaxies["hsc"], survey="hsc")
+    table = model.transform(galaxies["hsc"], survey="hsc")
+    assert isinstance(array, np.ndarray)
+    assert np.array_equal(array[:, : table["physics"].shape[1]], table["physics"])
+
+
+# --- translations -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("survey", ["hsc", "legacy"])
+def test_translation_is_an_image_of_the_target(model, galaxies, survey):
+    target = get_survey(OTHER[survey])
+    galaxy = galaxies[survey][0]
+    view = model.translate(galaxy, survey=target.name, source=survey, n_steps=STEPS)
+    assert isinstance(view, SurveyCutout)
+    assert view.survey == target
+    assert tuple(view.bands) == target.bands
+    for band, image in view.items():
+        assert isinstance(image, CCDData)
+        assert image.shape == (target.stamp_size, target.stamp_size)
+        assert str(image.unit) == target.unit
+        assert np.isfinite(image.data).all()
+        assert isinstance(image.uncertainty, StdDevUncertainty)
+        assert (image.uncertainty.array > 0).all()
+        assert image.psf is not None
+        assert image.psf.sum() == pytest.approx(1, abs=1e-3)
+        table = aperture_photometry(
+            image, CircularAperture(((image.shape[1] - 1) / 2,) * 2, r=4)
+        )
+        assert str(table["aperture_sum"].unit) == target.unit, band
+        assert np.isfinite(table["aperture_sum_err"].value).all()
+
+
+def test_sky_position_of_the_galaxy(model, galaxies):
+    for galaxy in galaxies["hsc"]:
+        first = next(iter(galaxy.values()))
+        if first.wcs is None:
+            continue
+        ny, nx = first.shape
+        sky = first.wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2)
+        view = model.translate(galaxy, survey="legacy", source="hsc", n_steps=STEPS)
+        x, y = view["r"].wcs.world_to_pixel(sky)
+        assert np.hypot(x - 15.5, y - 15.5) < 0.1
+        east = sky.directional_offset_by(90 * u.deg, 2 * u.arcsec)
+        assert view["r"].wcs.world_to_pixel(east)[0] < x
+        break
+    else:
+        pytest.fail("no packaged HSC galaxy has a WCS")
+
+
+def test_samples_mean_and_spread(model, galaxies):
+    galaxy = galaxies["hsc"][0]
+    options = {"survey": "legacy", "source": "hsc", "n_steps": STEPS}
+    stack = model.translate(galaxy, n_samples=4, return_samples=True, **options)
+    assert stack.shape == (4, 4, 32, 32)
+    assert str(stack.unit) == "nmgy"
+    view = model.translate(galaxy, n_samples=4, **options)
+    np.testing.assert_allclose(view.data, stack.value.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        view.uncertainty.array, stack.value.std(0, ddof=1), rtol=1e-3, atol=1e-6
+    )
+    flux = view.aperture_flux(CircularAperture((15.5, 15.5), r=4))
+    sums = [
+        [aperture_photometry(plane, CircularAperture((15.5, 15.5), r=4))[
+            "aperture_sum"][0] for plane in sample]
+        for sample in stack.value
+    ]
+    np.testing.assert_allclose(
+        flux["flux_err"].to_value("nmgy"), np.std(sums, 0, ddof=1), rtol=1e-3
+    )
+
+
+def test_noise_belongs_to_the_object(model, galaxies):
+    options = {"survey": "legacy", "source": "hsc", "n_steps": STEPS}
+    images = galaxies["hsc"][:3]
+    together = model.translate(images, **options)
+    alone = model.translate(images[2], **options)
+    spread = float(np.std(together[2].data))
+    assert np.abs(together[2].data - alone.data).max() < 1e-4 * spread
+    other = model.translate(images[2], random_state=1, **options)
+    assert np.abs(other.data - alone.data).max() > 0.1 * spread
+
+
+def test_conditions_by_numbers(model, galaxies):
+    galaxy = galaxies["hsc"][0]
+    options = {"survey": "legacy", "source": "hsc", "n_steps": 4}
+    shallow = model.translate(galaxy, depth=23.5 * u.mag, **options)
+    deep = model.translate(galaxy, depth=25.0 * u.mag, **options)
+    ratio = shallow["g"].uncertainty.array[0, 0] / deep["g"].uncertainty.array[0, 0]
+    assert ratio == pytest.approx(10 ** (0.4 * 1.5), rel=1e-3)
+    # The painted noise follows what was asked for.
+    edge = np.s_[:, :6, :]
+    painted = np.std(shallow["g"].data[:6]) / np.std(deep["g"].data[:6])
+    assert painted > 1.5, edge
+    sharp = model.translate(galaxy, psf_fwhm=0.9 * u.arcsec, **options)
+    assert "PSF" not in sharp.meta or sharp.meta["PSF"] is not None
+    with pytest.raises(ValueError, match="psf_fwhm"):
+        model.translate(galaxy, psf_fwhm=-1 * u.arcsec, **options)
+    with pytest.raises(ValueError, match="psf_fwhm"):
+        model.translate(galaxy, psf_fwhm=1 * u.kg, **options)
+    with pytest.raises(ValueError, match="like"):
+        model.translate(galaxy, like=galaxy, depth=24 * u.mag, **options)
+
+
+def test_like_other_cutouts(model, galaxies):
+    options = {"survey": "legacy", "source": "hsc", "n_steps": STEPS}
+    view = model.translate(galaxies["hsc"][0], like=galaxies["legacy"], **options)
+    assert np.isfinite(view.data).all()
+    typical = model.translate(galaxies["hsc"][0], **options)
+    assert not np.allclose(view.data, typical.data)
+
+
+def test_chosen_bands(model, galaxies):
+    options = {"survey": "legacy", "source": "hsc", "n_steps": STEPS}
+    view = model.translate(galaxies["hsc"][0], bands=("r", "z"), **options)
+    assert tuple(view.bands) == ("r", "z")
+    every = model.translate(galaxies["hsc"][0], **options)
+    assert np.array_equal(view["z"].data, every["z"].data)
+    with pytest.raises(SurveyMismatchError, match="bands"):
+        model.translate(galaxies["hsc"][0], bands=("y",), **options)
+
+
+def test_reconstruct_stays_in_the_survey(model, galaxies):
+    views = model.reconstruct(galaxies["legacy"][:2], survey="legacy", n_steps=STEPS)
+    assert [view.survey.name for view in views] == ["legacy", "legacy"]
+    with pytest.raises(TypeError, match="'colour'"):
+        model.reconstruct(galaxies["legacy"][0], survey="legacy", colour=1)
+
+
+def test_fits_round_trip_of_a_translation(model, galaxies, tmp_path):
+    view = model.translate(
+        galaxies["hsc"][0], survey="legacy", source="hsc", n_steps=STEPS
+    )
+    view["r"].write(tmp_path / "r.fits")
+    back = CCDData.read(tmp_path / "r.fits")
+    np.testing.assert_allclose(back.data, view["r"].data, rtol=1e-6)
+    assert back.unit == view["r"].unit
+    view.write(tmp_path / "all.fits")
+    whole = SurveyCutout.read(tmp_path / "all.fits")
+    assert whole.survey == view.survey
+    # What was painted can be read again.
+    latents = model.transform([whole], survey="legacy")
+    assert np.isfinite(latents["physics"]).all()
+
+
+# --- errors --------------------------------------------------------------------------
+
+
+def test_unfitted(galaxies):
+    with pytest.raises(NotFittedError, match="load"):
+        Disentangler().transform(galaxies["hsc"], survey="hsc")
+
+
+def test_survey_must_be_known(model, galaxies):
+    stripped = {
+        band: CCDData(image.data, unit=image.unit, wcs=image.wcs)
+        for band, image in galaxies["hsc"][0].items()
+    }
+    with pytest.raises(SurveyMismatchError, match="survey"):
+        model.transform(stripped)
+    with pytest.raises(SurveyMismatchError, match="'sdss'"):
+        model.transform(galaxies["hsc"][0], survey="sdss")
+    mine = dataclasses.replace(get_survey("hsc"), name="mine")
+    with pytest.raises(SurveyMismatchError, match="mine"):
+        model.transform(galaxies["hsc"][0], survey=mine)
+
+
+@pytest.mark.parametrize("bad", [0, -3, 1.5])
+def test_counts(model, galaxies, bad):
+    options = {"survey": "legacy", "source": "hsc"}
+    for name in ("n_samples", "batch_size", "n_steps"):
+        with pytest.raises(ValueError, match=name):
+            model.translate(galaxies["hsc"][0], **{name: bad}, **options)
+
+
+def test_global_states_are_left_alone(model, galaxies):
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    flags = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    Disentangler.load()
+    model.transform(galaxies["hsc"], survey="hsc")
+    model.translate(galaxies["hsc"][0], survey="legacy", source="hsc", n_steps=STEPS)
+    assert random.getstate() == before[0]
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert flags == (
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+    )
+
+
+# --- fitting, saving, loading -----------------------------------------------------
+
+
+def _ccd_pairs(n):
+    """Pairs as plain mappings of CCDData, as users have them."""
+    pairs = simulate_pairs(n, random_state=11)
+    sides = []
+    for survey in pairs.surveys:
+        side = []
+        for cutout in pairs.cutouts(survey):
+            side.append(
+                {
+                    band: CCDData(
+                        image.data,
+                        unit=image.unit,
+                        mask=image.mask,
+                        uncertainty=image.uncertainty,
+                        psf=image.psf,
+                        meta=dict(image.meta),
+                    )
+                    for band, image in cutout.items()
+                }
+            )
+        sides.append(side)
+    return PairedCutouts.from_nddata(
+        *sides, surveys=pairs.surveys, groups=pairs.groups
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A small model fitted on lists of CCDData."""
+    pairs = _ccd_pairs(64)
+    model = Disentangler(
+        n_steps=80,
+        batch_size=16,
+        learning_rate=3e-3,
+        network=TINY,
+        progress=False,
+        random_state=1,
+        directory=tmp_path_factory.mktemp("fit"),
+    )
+    return model.fit(pairs, validation=_ccd_pairs(32)), pairs
+
+
+def test_fit_on_ccddata_improves_over_its_start(fitted):
+    history = fitted[0].history_
+    assert history["flow"][-1] < history["flow"][0] - 0.05
+    assert history["validation"][-1] < history["validation"][0]
+    assert history["step"][-1] == 80
+
+
+def test_fit_is_repeatable(fitted):
+    model, pairs = fitted
+    first, second = (
+        Disentangler(
+            n_steps=3, batch_size=16, network=TINY, progress=False, random_state=1
+        ).fit(pairs)
+        for _ in range(2)
+    )
+    states = first.network_.state_dict(), second.network_.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_save_and_load(fitted, galaxies, tmp_path):
+    model, _ = fitted
+    digest = model.save(tmp_path / "mine.safetensors")
+    again = Disentangler.load(tmp_path / "mine.safetensors")
+    assert again.sha256_ == digest
+    options = {"survey": "legacy", "source": "hsc", "n_steps": STEPS}
+    a = model.translate(galaxies["hsc"][0], **options)
+    b = again.translate(galaxies["hsc"][0], **options)
+    assert np.array_equal(a.data, b.data)
+    assert again.network["physics_size"] == TINY["physics_size"]
+
+
+def test_fine_tuning_starts_from_the_loaded_weights(fitted, tmp_path):
+    model, pairs = fitted
+    model.save(tmp_path / "mine.safetensors")
+    loaded = Disentangler.load(tmp_path / "mine.safetensors")
+    before = {k: v.clone() for k, v in loaded.network_.state_dict().items()}
+    loaded.set_params(
+        n_steps=1, batch_size=16, learning_rate=1e-5, progress=False
+    ).fit(pairs)
+    after = loaded.network_.state_dict()
+    change = max((after[k] - before[k]).abs().max() for k in before)
+    assert 0 < change < 1e-3
+
+
+def test_resume(fitted):
+    model, pairs = fitted
+    again = Disentangler(**model.get_params())
+    again.fit(pairs, validation=None, resume=True)
+    states = model.network_.state_dict(), again.network_.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    with pytest.raises(WeightsError, match="no run to resume"):
+        Disentangler(network=TINY).fit(pairs, resume="nowhere")
+
+
+def test_weights_of_another_network_are_refused(fitted, tmp_path):
+    from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
+
+    model, _ = fitted
+    path = tmp_path / "mine.safetensors"
+    model.save(path)
+    tensors, config, _ = read_checkpoint(path)
+    missing = dict(tensors)
+    missing.pop("network.decoder.patch.hsc.weight")
+    write_checkpoint(path, missing, config)
+    with pytest.raises(WeightsError, match="decoder.patch.hsc.weight"):
+        Disentangler.load(path)
+    write_checkpoint(path, tensors, {**config, "network": {"depth_of_field": 1}})
+    with pytest.raises(WeightsError, match="another version"):
+        Disentangler.load(path)
+
+
+def test_fit_checks_its_pairs(fitted):
+    with pytest.raises(TypeError, match="PairedCutouts"):
+        Disentangler().fit([1, 2])
+    with pytest.raises(ValueError, match="recipe"):
+        Disentangler(recipe="secret").fit(fitted[1])
+
+
+# --- conventions -------------------------------------------------------------------
+
+
+def test_parameters_and_clone():
+    from sklearn.base import clone
+    from sklearn.utils.validation import check_is_fitted
+
+    model = Disentangler(n_steps=7, recipe="counterfactual")
+    twin = clone(model)
+    assert twin.get_params() == model.get_params()
+    assert repr(twin) == "Disentangler(recipe='counterfactual', n_steps=7)"
+    with pytest.raises(ValueError, match="'colour'"):
+        model.set_params(colour=1)
+    with pytest.raises(Exception, match="not fitted"):
+        check_is_fitted(model)
+    check_is_fitted(Disentangler.load())

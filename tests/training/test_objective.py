@@ -1,0 +1,122 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""Each term of the objective does what its definition says."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from astro_disentangle.training.objective import (
+    RECIPES,
+    Objective,
+    contrast,
+    effective_rank,
+)
+from astro_disentangle.training.source import SimulatedSource
+
+
+@pytest.fixture(scope="module")
+def step(surveys):
+    return SimulatedSource(surveys, n_groups=2, group_size=4, seed=1)(1)
+
+
+def test_counterfactual_recipe_is_the_flow_alone(tiny_network, step):
+    loss, terms = RECIPES["counterfactual"](tiny_network, step, seed=0)
+    assert loss.item() == terms["flow"].item()
+
+
+def test_default_recipe_adds_its_terms(tiny_network, step):
+    recipe = RECIPES["default"]
+    loss, terms = recipe(tiny_network, step, seed=0)
+    expected = sum(
+        getattr(recipe, name) * terms[name].item()
+        for name in ("flow", "agree_physics", "agree_instrument", "contrast")
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_target_is_never_encoded(tiny_network, step, surveys):
+    """Physics of a target comes from the other survey, its conditions from others.
+
+    With the conditions taken from donors alone, the gradient of galaxy 0's
+    loss in HSC with respect to its own HSC pixels runs through the target only.
+    """
+    network = tiny_network
+    objective = Objective(
+        agree_physics=0, agree_instrument=0, contrast=0, described=0, drop_bands=0
+    )
+    encoded = []
+    hooks = [
+        network.physics.register_forward_pre_hook(
+            lambda module, arguments: encoded.append(arguments[0].survey)
+        )
+    ]
+    prepared = []
+    original = network.decoder.prepare
+
+    def spy(z_physics, z_instrument, **rest):
+        prepared.append((rest["source"], rest["target"]))
+        return original(z_physics, z_instrument, **rest)
+
+    network.decoder.prepare = spy
+    try:
+        objective(network, step, seed=0)
+    finally:
+        network.decoder.prepare = original
+        for hook in hooks:
+            hook.remove()
+    assert sorted(encoded) == ["hsc", "legacy"]
+    assert sorted(prepared) == [("hsc", "legacy"), ("legacy", "hsc")]
+
+
+def test_donors_are_other_galaxies_of_the_group(tiny_network, step):
+    """A galaxy's instrument latent does not change with its own pixels."""
+    network = tiny_network
+    generator = torch.Generator().manual_seed(0)
+    objective = Objective(described=0)
+    view = network.view(step.batches["hsc"])
+    changed = dataclasses.replace(view, x=view.x.clone())
+    changed.x[0] += 5
+
+    def donors(view):
+        generator.manual_seed(0)
+        return objective._instrument(network, view, step.group, generator)
+
+    own, borrowed = donors(view)
+    own_2, borrowed_2 = donors(changed)
+    assert torch.equal(borrowed[0], borrowed_2[0])
+    assert not torch.equal(own[0], own_2[0])
+    # Galaxies of the other group never see it.
+    assert torch.equal(borrowed[4:], borrowed_2[4:])
+    assert not torch.equal(borrowed[1:4], borrowed_2[1:4])
+
+
+def test_withheld_bands_leave_at_least_one(tiny_network, step):
+    view = tiny_network.view(step.batches["hsc"])
+    generator = torch.Generator().manual_seed(0)
+    shown = Objective(drop_bands=1.0)._withhold(view, generator)
+    kept = (shown.good.amax((2, 3)) > 0).sum(1)
+    assert (kept >= 1).all()
+    assert (kept < 5).any()
+    gone = shown.good.amax((2, 3)) == 0
+    assert (shown.observation.reshape(-1, 5, 5).transpose(1, 2)[gone] == 0).all()
+
+
+def test_contrast_prefers_matching_views():
+    z = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+    assert contrast(z, z, 0.1) < 0.1 < contrast(z, z.roll(1, 0), 0.1)
+
+
+def test_contrast_punishes_a_latent_that_tells_the_survey():
+    z = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    mark = torch.zeros(8)
+    mark[0] = 3
+    assert contrast(z + mark, z - mark, 0.1) > contrast(z, z, 0.1) + 1
+
+
+def test_effective_rank_bounds():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(500, 6, generator=generator)
+    assert 5.5 < effective_rank(z) <= 6
+    line = z[:, :1] * torch.ones(6)
+    assert effective_rank(line).item() == pytest.approx(1, abs=1e-3)
