@@ -217,8 +217,10 @@ def _fit(options):
     model.fit(pairs, resume=True if options.resume else None)
     model.save(options.output / "model.safetensors")
     model.history_.write(options.output / "history.ecsv", overwrite=True)
-    print(f"{len(pairs)} pairs, {options.steps} steps; weights and history in "
-          f"{options.output}")
+    print(
+        f"{len(pairs)} pairs, {options.steps} steps; weights and history in "
+        f"{options.output}"
+    )
 
 
 def _read_files(paths, band):

@@ -749,7 +749,9 @@ class Disentangler:
             if name.startswith("network.")
         }
         for name in sorted({*state, *found}):
-            shapes = [tuple(part[name].shape) for part in (state, found) if name in part]
+            shapes = [
+                tuple(part[name].shape) for part in (state, found) if name in part
+            ]
             if len(shapes) < 2 or shapes[0] != shapes[1]:
                 raise WeightsError(
                     f"'{path}' is of another network: {name!r} is missing, "

@@ -13,7 +13,7 @@ from astropy.nddata import CCDData
 from astropy.table import Table
 from photutils.aperture import CircularAperture, aperture_photometry
 
-from astro_disentangle import Disentangler, DisentangleError, decode_flags
+from astro_disentangle import DisentangleError, Disentangler, decode_flags
 
 OTHER = {"hsc": "legacy", "legacy": "hsc"}
 

@@ -43,8 +43,9 @@ def test_translate(files, tmp_path, capsys):
     assert main(words) == 0, capsys.readouterr().err
     written = sorted((tmp_path / "out").glob("translated_*.fits"))
     assert len(written) == 4
-    assert capsys.readouterr().out.splitlines() == [str(path) for path in
-        sorted(written, key=lambda p: "griz".index(p.stem[-1]))]
+    assert capsys.readouterr().out.splitlines() == [
+        str(path) for path in sorted(written, key=lambda p: "griz".index(p.stem[-1]))
+    ]
     image = CCDData.read(written[0])
     assert image.shape == (32, 32)
     assert str(image.unit) == "nmgy"

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
-"""Do two views of a galaxy meet in the latent space?"""
+"""Whether two views of a galaxy meet in the latent space."""
 
 import numpy as np
 

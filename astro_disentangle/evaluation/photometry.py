@@ -41,7 +41,9 @@ def aperture_sums(images, survey, offset, radius=1.0):
     centres = np.asarray(offset, float) + (size - 1) / 2
     sums = np.empty(images.shape[:2])
     for row, centre in enumerate(centres):
-        mask = CircularAperture(centre, radius / survey.pixel_scale).to_mask("exact")
+        mask = CircularAperture(centre, radius / survey.pixel_scale).to_mask(
+            method="exact"
+        )
         weight = mask.to_image((size, size))
         sums[row] = (images[row] * weight).sum((1, 2))
     return sums

@@ -90,7 +90,7 @@ def plot_translations(rows, *, path=None, title=None):
     for line, (label, real, view) in zip(axes, rows, strict=True):
         for column, cutout in enumerate((real, view)):
             _panel(line[column], to_rgb(cutout), _extent(cutout))
-            image = cutout["r" if "r" in list(cutout) else list(cutout)[0]]
+            image = cutout["r" if "r" in list(cutout) else next(iter(cutout))]
             data = np.array(image.data, dtype=float)
             # Scaled to the noise, so that both panels show it alike.
             low = np.nanpercentile(data, 5)

@@ -76,7 +76,9 @@ def transfer_r2(latents, values, other_latents):
     values = np.asarray(values, float)
     predicted = np.empty_like(values)
     for train, test in KFold(_FOLDS).split(latents):
-        predicted[test] = _ridge().fit(latents[train], values[train]).predict(other[test])
+        predicted[test] = (
+            _ridge().fit(latents[train], values[train]).predict(other[test])
+        )
     return float(r2_score(values, predicted))
 
 

@@ -188,14 +188,22 @@ def score_translation(network, pairs, *, n_samples, n_steps, seed):
             rows.append(("flux", f"2 arcsec {band}, S/N >= 20", direction, bias))
             rows.append(("flux", f"its error {band}", direction, error))
             ratio = predicted[bright, index] / true[bright, index]
-            rows.append(("flux", f"median ratio - 1 {band}", direction,
-                         float(np.median(ratio) - 1)))
+            rows.append(
+                (
+                    "flux",
+                    f"median ratio - 1 {band}",
+                    direction,
+                    float(np.median(ratio) - 1),
+                )
+            )
             low, high = np.percentile(ratio, [16, 84])
             rows.append(("flux", f"half 16-84% {band}", direction, (high - low) / 2))
         noise = target.noise[:, :, None, None]
         error = ((mean - truth) / noise).square().mean().sqrt()
         empty = (truth / noise).square().mean().sqrt()
-        rows.append(("error", "RMS of mean - truth over noise", direction, float(error)))
+        rows.append(
+            ("error", "RMS of mean - truth over noise", direction, float(error))
+        )
         rows.append(("error", "the same for a blank image", direction, float(empty)))
     return rows
 
@@ -243,8 +251,9 @@ def score_psf(network, surveys, *, n_stars, n_samples, n_steps, seed):
         band = survey.bands.index("r")
         view = network.view(source)
         _, _, offset = target.stamp()
-        reached, truth = [], image_fwhm(
-            stars.noiseless[other][:, band].numpy(), survey.pixel_scale
+        reached, truth = (
+            [],
+            image_fwhm(stars.noiseless[other][:, band].numpy(), survey.pixel_scale),
         )
         for part in torch.arange(len(source)).split(_CHUNK):
             shape = (len(part), n_samples, len(survey.bands), *2 * [survey.stamp_size])
@@ -267,12 +276,18 @@ def score_psf(network, surveys, *, n_stars, n_samples, n_steps, seed):
         reached = np.concatenate(reached)
         fine = np.isfinite(reached) & np.isfinite(truth)
         ratio = reached[fine] / truth[fine] - 1
-        slope = np.polyfit(truth[fine], reached[fine], 1)[0] if fine.sum() > 2 else np.nan
+        slope = (
+            np.polyfit(truth[fine], reached[fine], 1)[0] if fine.sum() > 2 else np.nan
+        )
         direction = f"{one}->{other}"
         rows += [
             ("psf", "FWHM reached / asked - 1, median", direction, np.median(ratio)),
-            ("psf", "its scatter (16-84%)/2", direction,
-             np.diff(np.percentile(ratio, [16, 84]))[0] / 2),
+            (
+                "psf",
+                "its scatter (16-84%)/2",
+                direction,
+                np.diff(np.percentile(ratio, [16, 84]))[0] / 2,
+            ),
             ("psf", "slope of reached against asked", direction, slope),
         ]
     return rows
@@ -338,16 +353,25 @@ def main(arguments=None):
         physics, members = encode_pairs(network, pairs.batches)
         rows = score_latents(physics, members, pairs, network)
         rows += score_translation(
-            network, pairs, n_samples=options.samples, n_steps=options.steps,
+            network,
+            pairs,
+            n_samples=options.samples,
+            n_steps=options.steps,
             seed=options.seed,
         )
         rows += score_psf(
-            network, surveys, n_stars=options.stars, n_samples=options.samples,
-            n_steps=options.steps, seed=options.seed + 1,
+            network,
+            surveys,
+            n_stars=options.stars,
+            n_samples=options.samples,
+            n_steps=options.steps,
+            seed=options.seed + 1,
         )
         columns.append(rows)
     table = QTable(
-        rows=[(*row[:3], row[3], other[3]) for row, other in zip(*columns, strict=True)],
+        rows=[
+            (*row[:3], row[3], other[3]) for row, other in zip(*columns, strict=True)
+        ],
         names=("group", "measure", "where", "value", "untrained"),
     )
     for name in ("value", "untrained"):
@@ -356,7 +380,9 @@ def main(arguments=None):
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
         table.write(options.output / "scores.ecsv", overwrite=True)
-        rows = [dict(zip(table.colnames, map(_plain, row), strict=True)) for row in table]
+        rows = [
+            dict(zip(table.colnames, map(_plain, row), strict=True)) for row in table
+        ]
         (options.output / "scores.json").write_text(json.dumps(rows, indent=1))
 
 

@@ -51,7 +51,7 @@ class InstrumentBank:
 
     def typical(self, survey):
         """
-        The entry nearest to all others of a survey.
+        The entry nearest to all others of a survey, of those with every band.
 
         Parameters
         ----------
@@ -65,9 +65,11 @@ class InstrumentBank:
             known, else by the latents.
         """
         numbers = torch.cat([self.psf_fwhm[survey], self.noise[survey]], 1).log()
-        if not bool(numbers.isfinite().all()):
-            numbers = self.z_instrument[survey]
-        row = int(torch.cdist(numbers, numbers).sum(1).argmin())
+        complete = numbers.isfinite().all(1)
+        if not bool(complete.any()):
+            numbers, complete = self.z_instrument[survey], complete | True
+        distance = torch.cdist(numbers[complete], numbers[complete]).sum(1)
+        row = int(complete.nonzero()[distance.argmin(), 0])
         return Conditions(
             self.z_instrument[survey][row : row + 1],
             self.psf_fwhm[survey][row],
@@ -117,9 +119,9 @@ class InstrumentBank:
         return cls(z, psf_fwhm, noise)
 
     def tensors(self):
-        """The bank as a flat dict of tensors, for a checkpoint."""
+        """The bank as a flat dict of tensors; 0 stands for what is unknown."""
         return {
-            f"bank.{part}.{survey}": tensor
+            f"bank.{part}.{survey}": tensor.nan_to_num(0.0)
             for part in ("z_instrument", "psf_fwhm", "noise")
             for survey, tensor in getattr(self, part).items()
         }
@@ -130,5 +132,6 @@ class InstrumentBank:
         parts = {"z_instrument": {}, "psf_fwhm": {}, "noise": {}}
         for name, tensor in tensors.items():
             _, part, survey = name.split(".", 2)
-            parts[part][survey] = tensor.float()
+            known = (tensor > 0) | (part == "z_instrument")
+            parts[part][survey] = tensor.float().masked_fill(~known, torch.nan)
         return cls(**parts)

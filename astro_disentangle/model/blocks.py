@@ -6,6 +6,7 @@ All of them keep images as ``B C H W`` and take a conditioning vector
 (feature-wise linear modulation, arXiv:1709.07871).
 """
 
+import itertools
 import math
 
 import torch
@@ -97,8 +98,7 @@ class Tower(nn.Module):
             for width, depth in zip(widths, depths, strict=True)
         )
         self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2)
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths)
         )
         last = size // 2 ** (len(widths) - 1)
         self.squeeze = nn.Conv2d(widths[-1], squeeze, 1)

@@ -38,7 +38,8 @@ class View:
         Shape (B, C, 48, 48), 1 where good, else 0.
     observation : `torch.Tensor`
         Shape (B, 5 C): band presence; PSF known, log2 of FWHM over the
-        survey's typical one; noise known, log2 of noise over the typical one.
+        survey's typical one, times 5; noise known, log2 of noise over the
+        typical one, times 2.5. The factors make both vary by about one.
     """
 
     survey: str
@@ -137,6 +138,9 @@ class InstrumentEncoder(nn.Module):
             nn.Linear(condition, 2 * condition),
             nn.SiLU(),
             nn.Linear(2 * condition, size),
+        )
+        self.reading = nn.ModuleDict(
+            {s.name: nn.Linear(size, 2 * len(s.bands)) for s in surveys}
         )
 
     def members(self, view, seen=None):

@@ -17,6 +17,8 @@ __all__ = ["Network", "NetworkConfig"]
 
 #: Softening of the arcsinh stretch in units of the survey's typical noise.
 SOFTENING = 2.0
+#: Factors that make the logarithms of FWHM and noise vary by about one.
+_GAINS = (5.0, 2.5)
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,12 @@ class Network(nn.Module):
         present = batch.present
         parts = [present.float()]
         typical = (survey.psf_fwhm, survey.pixel_noise())
-        for value, usual in zip((batch.psf_fwhm, batch.noise), typical, strict=True):
+        values = (batch.psf_fwhm, batch.noise)
+        for value, usual, gain in zip(values, typical, _GAINS, strict=True):
             known = present & value.isfinite() & (value > 0)
             usual = torch.tensor(usual, dtype=torch.float32, device=value.device)
             ratio = torch.where(known, value / usual, torch.ones_like(value))
-            parts += [known.float(), ratio.log2().clamp(-3, 3)]
+            parts += [known.float(), _gauge(ratio, gain)]
         return torch.cat(parts, 1)
 
     def describe(self, survey, psf_fwhm, noise):
@@ -174,9 +177,9 @@ class Network(nn.Module):
             [
                 ones,
                 ones,
-                (psf_fwhm / usual[0]).log2().clamp(-3, 3),
+                _gauge(psf_fwhm / usual[0], _GAINS[0]),
                 ones,
-                (noise / usual[1]).log2().clamp(-3, 3),
+                _gauge(noise / usual[1], _GAINS[1]),
             ],
             1,
         )
@@ -219,3 +222,8 @@ class Network(nn.Module):
         # Stretched pixels beyond this are no image: keep sinh finite.
         x = x.clamp(-math.log(1e6), math.log(1e8))
         return self.unstretch(x, target).unflatten(0, (-1, samples))
+
+
+def _gauge(ratio, gain):
+    """A ratio to the typical value on the scale of `View.observation`."""
+    return gain * ratio.log2().clamp(-2, 2)

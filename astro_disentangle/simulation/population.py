@@ -88,7 +88,7 @@ class Sources:
 
     @property
     def ellipticity(self):
-        """
+        r"""
         Components of the ellipticity, shape (S, 2).
 
         :math:`(1 - q^2)/(1 + q^2) (\\cos 2\\phi, \\sin 2\\phi)` of the disc and the

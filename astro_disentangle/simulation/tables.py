@@ -144,7 +144,7 @@ def mix_rows(table, axis, value):
 
 
 def radial(rows, axis, square):
-    """
+    r"""
     Radial transforms at squared wave numbers.
 
     Parameters

@@ -72,8 +72,7 @@ class Settings:
             )
         if self.precision not in ("bfloat16", "float32"):
             raise ValueError(
-                "'precision' must be 'bfloat16' or 'float32'; got "
-                f"{self.precision!r}."
+                f"'precision' must be 'bfloat16' or 'float32'; got {self.precision!r}."
             )
 
 
@@ -143,8 +142,7 @@ class Trainer:
         self.history = []
         self.bad_steps = 0
         self.average = {
-            name: tensor.detach().clone()
-            for name, tensor in network.named_parameters()
+            name: tensor.detach().clone() for name, tensor in network.named_parameters()
         }
         matrices = [p for p in network.parameters() if p.ndim > 1]
         vectors = [p for p in network.parameters() if p.ndim <= 1]
@@ -325,7 +323,7 @@ class Trainer:
         if expected != found:
             raise WeightsError(
                 f"'{self.path}' belongs to another network: it differs in "
-                f"{sorted(expected ^ found)[0]!r}."
+                f"{min(expected ^ found)!r}."
             )
         with torch.no_grad():
             for name, parameter in parameters.items():

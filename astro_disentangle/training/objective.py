@@ -10,9 +10,14 @@ numbers of those conditions. The decoder's velocity is regressed on
 **Agreement** (default recipe). Mean square difference of the physics latents of
 the two views of a galaxy, and of the instrument latent of a galaxy's own cut-out
 and that of its donors. All latents are layer-normalised, so the terms cannot be
-met by shrinking them; the instrument's is divided by the variance between the
-rows of the batch, or all conditions would agree long before the decoder has
-learned to tell them apart.
+met by shrinking them; they are divided by the variance between the rows of the
+batch, or all rows would agree long before the decoder has learned to tell them
+apart.
+
+**Reading** (default recipe). Mean square error with which a linear layer reads
+FWHM and noise of the target's bands, where its metadata give them, from either
+instrument latent. The encoders are often not shown these numbers and must find
+them in the pixels; the flow alone asks for the seeing only late in training.
 
 **Contrast** (default recipe). Normalised temperature-scaled cross entropy
 (arXiv:2002.05709) of the two views of a galaxy among all views of the batch.
@@ -32,8 +37,8 @@ from astro_disentangle.keys import torch_generator
 from astro_disentangle.model.encoder import View
 from astro_disentangle.model.flow import interpolate
 
-#: Variance of instrument latents below which their agreement is not scaled up.
-_LEAST_SPREAD = 1e-3
+#: Variance of latents below which their disagreement is no longer scaled up.
+_LEAST_SPREAD = 1e-4
 
 __all__ = ["RECIPES", "Objective", "contrast", "effective_rank"]
 
@@ -45,7 +50,7 @@ class Objective:
 
     Parameters
     ----------
-    flow, agree_physics, agree_instrument, contrast : float
+    flow, agree_physics, agree_instrument, reading, contrast : float
         Weights of the terms.
     temperature : float
         Temperature of the contrast.
@@ -60,6 +65,7 @@ class Objective:
     flow: float = 1.0
     agree_physics: float = 0.05
     agree_instrument: float = 0.05
+    reading: float = 0.05
     contrast: float = 0.02
     temperature: float = 0.1
     drop_bands: float = 0.3
@@ -96,7 +102,7 @@ class Objective:
             again = self._withhold(network.view(step.revisit), generator)
             z_again = network.physics(again)
 
-        flow, agree_instrument, spreads = [], [], []
+        flow, agree_instrument, reading = [], [], []
         for index, name in enumerate(names):
             other = names[1 - index]
             if step.revisit is not None and step.revisit.survey.name == name:
@@ -106,11 +112,8 @@ class Objective:
             z_own, z_donors = self._instrument(
                 network, views[name], step.group, generator
             )
-            spread = z_donors.var(0).mean()
-            agree_instrument.append(
-                (z_own - z_donors).square().mean() / (spread + _LEAST_SPREAD)
-            )
-            spreads.append(spread)
+            reading.append(_reading_error(network, views[name], z_own, z_donors))
+            agree_instrument.append(_disagreement(z_own, z_donors))
             flow.append(
                 self._velocity_error(
                     network, step.batches[name], z_source, source, z_donors, generator
@@ -119,8 +122,9 @@ class Objective:
         z_a, z_b = (z_physics[name] for name in names)
         terms = {
             "flow": torch.stack(flow).mean(),
-            "agree_physics": (z_a - z_b).square().mean(),
+            "agree_physics": _disagreement(z_a, z_b),
             "agree_instrument": torch.stack(agree_instrument).mean(),
+            "reading": torch.stack(reading).mean(),
             "contrast": contrast(z_a, z_b, self.temperature),
         }
         loss = sum(
@@ -128,7 +132,6 @@ class Objective:
             for name, term in terms.items()
             if getattr(self, name)
         )
-        terms["spread_instrument"] = torch.stack(spreads).mean()
         terms["rank"] = effective_rank(torch.cat([z_a, z_b]).detach())
         return loss, {name: term.detach() for name, term in terms.items()}
 
@@ -178,9 +181,9 @@ class Objective:
         numbers = torch.rand(rows, generator=generator) < self.described
         complete = view.observation.reshape(rows, 5, -1)[:, (1, 3)].amin((1, 2)) > 0
         numbers &= complete.cpu()
-        chosen = torch.cat(
-            [chosen & ~numbers[:, None], own & numbers[:, None]], 1
-        ).to(members.device)
+        chosen = torch.cat([chosen & ~numbers[:, None], own & numbers[:, None]], 1).to(
+            members.device
+        )
         z_own = network.instrument.pool(members, own.to(members.device))
         z_donors = network.instrument.pool(torch.cat([members, told]), chosen)
         return z_own, z_donors
@@ -211,8 +214,26 @@ class Objective:
 #: The recipes by name.
 RECIPES = {
     "default": Objective(),
-    "counterfactual": Objective(agree_physics=0, agree_instrument=0, contrast=0),
+    "counterfactual": Objective(
+        agree_physics=0, agree_instrument=0, reading=0, contrast=0
+    ),
 }
+
+
+def _disagreement(z_a, z_b):
+    """Mean square difference over the variance between rows."""
+    spread = torch.cat([z_a, z_b]).var(0).mean()
+    return (z_a - z_b).square().mean() / (spread + _LEAST_SPREAD)
+
+
+def _reading_error(network, view, *latents):
+    """Error of the conditions of each row as read from instrument latents."""
+    _, psf_known, psf, noise_known, noise = view.observation.chunk(5, 1)
+    known = torch.cat([psf_known, noise_known], 1)
+    truth = torch.cat([psf, noise], 1)
+    layer = network.instrument.reading[view.survey]
+    errors = [((layer(z).float() - truth).square() * known).sum() for z in latents]
+    return sum(errors) / (len(errors) * known.sum().clamp(min=1))
 
 
 def contrast(z_a, z_b, temperature):

@@ -73,7 +73,10 @@ def test_every_parameter_is_used(tiny_network, surveys):
     members = network.instrument.members(
         _view(surveys[0], 2), torch.zeros(2, dtype=torch.bool)
     )
-    (loss + members.square().mean()).backward()
+    loss = loss + members.square().mean()
+    for layer in network.instrument.reading.values():
+        loss = loss + layer(torch.ones(1, 8)).square().mean()
+    loss.backward()
     silent = [
         name
         for name, parameter in network.named_parameters()
@@ -119,8 +122,9 @@ def test_new_decoder_starts_from_the_sky(tiny_network, surveys):
     """Untrained, the velocity is that of pure noise: nothing is painted."""
     u = _velocity(tiny_network, *surveys)
     assert u[-1].isfinite().all()
-    assert torch.equal(tiny_network.decoder.paint["hsc"].weight.abs().max(),
-                       torch.tensor(0.0))
+    assert torch.equal(
+        tiny_network.decoder.paint["hsc"].weight.abs().max(), torch.tensor(0.0)
+    )
 
 
 def test_cost_is_within_the_design(surveys):
@@ -134,7 +138,11 @@ def test_cost_is_within_the_design(surveys):
             network.instrument.members(view), torch.ones(1, 1).bool()
         )
         prepared = network.decoder.prepare(
-            z_physics, z, source="hsc", observation=view.observation, target="hsc",
+            z_physics,
+            z,
+            source="hsc",
+            observation=view.observation,
+            target="hsc",
             offset=torch.zeros(1, 2),
         )
         with FlopCounterMode(display=False) as counter:

@@ -2,6 +2,7 @@
 """Training learns, survives being killed, and refuses what does not fit."""
 
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -55,7 +56,9 @@ def _same_but_for_time(one, other):
     tensors, config, _ = read_checkpoint(one / "training.safetensors")
     tensors_2, config_2, _ = read_checkpoint(other / "training.safetensors")
     assert set(tensors) == set(tensors_2)
-    different = [name for name in tensors if not torch.equal(tensors[name], tensors_2[name])]
+    different = [
+        name for name in tensors if not torch.equal(tensors[name], tensors_2[name])
+    ]
     assert different == []
     for rows in (config["history"], config_2["history"]):
         for row in rows:
@@ -114,8 +117,8 @@ def test_schedule_is_one_cosine():
     settings = Settings(n_steps=1000, warmup=100, learning_rate=1.0)
     rates = [learning_rate(step, settings) for step in range(1000)]
     assert max(rates) == rates[100] == 1.0
-    assert all(a < b for a, b in zip(rates[:99], rates[1:100], strict=True))
-    assert all(a > b for a, b in zip(rates[100:-1], rates[101:], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(rates[:100]))
+    assert all(a > b for a, b in itertools.pairwise(rates[100:]))
     assert rates[-1] == pytest.approx(0.01, abs=1e-4)
 
 
@@ -151,6 +154,4 @@ def test_pairs_source_keeps_groups_together_and_covers_an_epoch(surveys):
             seen += batch.keys.tolist() if batch.survey.name == "hsc" else []
     assert sorted(seen) == sorted(simulated.batches["hsc"].keys.tolist())
     first, again = source(1), source(1)
-    assert torch.equal(
-        first.batches["hsc"].pixels, again.batches["hsc"].pixels
-    )
+    assert torch.equal(first.batches["hsc"].pixels, again.batches["hsc"].pixels)

@@ -30,7 +30,7 @@ def test_default_recipe_adds_its_terms(tiny_network, step):
     loss, terms = recipe(tiny_network, step, seed=0)
     expected = sum(
         getattr(recipe, name) * terms[name].item()
-        for name in ("flow", "agree_physics", "agree_instrument", "contrast")
+        for name in ("flow", "agree_physics", "agree_instrument", "reading", "contrast")
     )
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
@@ -43,7 +43,12 @@ def test_the_target_is_never_encoded(tiny_network, step, surveys):
     """
     network = tiny_network
     objective = Objective(
-        agree_physics=0, agree_instrument=0, contrast=0, described=0, drop_bands=0
+        agree_physics=0,
+        agree_instrument=0,
+        reading=0,
+        contrast=0,
+        described=0,
+        drop_bands=0,
     )
     encoded = []
     hooks = [

@@ -1,0 +1,347 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""Where the galaxy is in an image, and how the image lies on the sky."""
+
+import math
+import numbers
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from astro_disentangle.data.units import lookup
+from astro_disentangle.quality import CutoutError, SurveyMismatchError
+
+__all__ = ["Place", "locate", "same_grid", "tangent_wcs", "window_size"]
+
+#: Side of the field that the encoders see in arcsec.
+_FIELD = 48 * 0.168
+#: A stamp of the survey's own size is cut where no pixel is farther than this
+#: many pixels from its place on the survey's own grid.
+_GRID_SHIFT = 0.5
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    The position of a galaxy in an image and the directions there.
+
+    Parameters
+    ----------
+    x, y : float
+        0-based pixel of the galaxy.
+    matrix : `~numpy.ndarray`
+        Shape (2, 2), pixels (x, y) per arcsec (west, north).
+    coord : `~astropy.coordinates.SkyCoord` or None
+        Sky position, ICRS.
+    swap, flip_x, flip_y : bool
+        How arrays are turned so that x goes to the west and y to the north:
+        swap the axes, then mirror. ``x``, ``y`` and ``matrix`` are after it.
+    """
+
+    x: float
+    y: float
+    matrix: np.ndarray
+    coord: object = None
+    swap: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @property
+    def scale(self):
+        """Pixel scale in arcsec: square root of the area of a pixel."""
+        return 1 / math.sqrt(abs(np.linalg.det(self.matrix)))
+
+    def turn(self, array):
+        """A view of a 2-D array, turned as said."""
+        array = array.T if self.swap else array
+        return array[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+
+    def upright(self, shape):
+        """The same place in the turned image, which has shape (ny, nx) before."""
+        ny, nx = shape
+        x, y, matrix = self.x, self.y, self.matrix
+        swap = abs(matrix[0, 1]) + abs(matrix[1, 0]) > abs(np.diag(matrix)).sum()
+        if swap:
+            x, y, nx, ny, matrix = y, x, ny, nx, matrix[::-1]
+        flip_x, flip_y = bool(matrix[0, 0] < 0), bool(matrix[1, 1] < 0)
+        x = nx - 1 - x if flip_x else x
+        y = ny - 1 - y if flip_y else y
+        sign = np.array([-1.0 if flip_x else 1.0, -1.0 if flip_y else 1.0])
+        return replace(
+            self,
+            x=x,
+            y=y,
+            matrix=sign[:, None] * matrix,
+            swap=bool(swap),
+            flip_x=flip_x,
+            flip_y=flip_y,
+        )
+
+
+def locate(wcs, shape, survey, *, meta=None, position=None):
+    """
+    Find the galaxy in an image.
+
+    Parameters
+    ----------
+    wcs : WCS or None
+        2-D celestial WCS of the image.
+    shape : tuple of int
+        (ny, nx).
+    survey : `~astro_disentangle.Survey`
+        Whose pixel scale is expected.
+    meta : mapping, optional
+        May hold ``PIXSCALE`` in arcsec, used without a WCS, and ``XPOS`` and
+        ``YPOS``, the 0-based pixel of the galaxy.
+    position : `~astropy.coordinates.SkyCoord` or (float, float), optional
+        Sky position or 0-based pixel (x, y); the centre of the image by default.
+
+    Returns
+    -------
+    place : `Place`
+        In an image that is turned so that x goes west and y goes north.
+
+    Raises
+    ------
+    CutoutError
+        If the WCS is degenerate or the position is not in the image.
+    SurveyMismatchError
+        If the pixel scale is beyond a factor 3 from the survey's.
+
+    Examples
+    --------
+    >>> from astro_disentangle import get_survey
+    >>> from astro_disentangle.data.geometry import locate
+    >>> place = locate(None, (48, 48), get_survey("hsc"))
+    >>> place.x, round(place.scale, 3)
+    (23.5, 0.168)
+    """
+    x, y = _pixel(wcs, shape, meta, position)
+    ny, nx = shape
+    if not (-0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5):
+        raise CutoutError(
+            f"'position' must be in the image of {nx} x {ny} px; got pixel "
+            f"({x:.1f}, {y:.1f})."
+        )
+    if wcs is None:
+        scale = _assumed_scale(meta, survey)
+        place = Place(x, y, np.eye(2) / scale)
+    else:
+        coord, matrix = _directions(wcs, x, y)
+        place = Place(x, y, matrix, coord)
+    ratio = place.scale / survey.pixel_scale
+    if not 1 / 3 <= ratio <= 3:
+        raise SurveyMismatchError(
+            f"the pixel scale must be within a factor 3 of that of {survey.name}, "
+            f"{survey.pixel_scale} arcsec; got {place.scale:.4g} arcsec. Check the "
+            "WCS and 'survey'."
+        )
+    return place.upright(shape)
+
+
+def _pixel(wcs, shape, meta, position):
+    from astropy.coordinates import SkyCoord
+
+    if position is None:
+        stored = lookup(meta, "XPOS"), lookup(meta, "YPOS")
+        if all(isinstance(v, numbers.Real) and math.isfinite(v) for v in stored):
+            return float(stored[0]), float(stored[1])
+        return (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    if isinstance(position, SkyCoord):
+        if not position.isscalar:
+            raise CutoutError(
+                "'position' must be one SkyCoord for each cut-out; got one of "
+                f"shape {position.shape}."
+            )
+        if wcs is None:
+            raise CutoutError(
+                "'position' on the sky needs a WCS, and the cut-out has none; give "
+                "a pixel (x, y)."
+            )
+        try:
+            x, y = wcs.world_to_pixel(position)
+        except Exception as error:  # WCS libraries raise many types
+            raise CutoutError(
+                f"'position' cannot be put into the image by its WCS: {error}"
+            ) from error
+        x, y = float(x), float(y)
+    else:
+        try:
+            x, y = (float(value) for value in position)
+        except (TypeError, ValueError):
+            raise CutoutError(
+                f"'position' must be a SkyCoord or a pixel (x, y); got {position!r}."
+            ) from None
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise CutoutError(f"'position' must be in the image; got pixel ({x}, {y}).")
+    return x, y
+
+
+def _assumed_scale(meta, survey):
+    given = lookup(meta, "PIXSCALE")
+    if given is None:
+        return survey.pixel_scale
+    try:
+        scale = float(given.to_value("arcsec") if hasattr(given, "unit") else given)
+    except (TypeError, ValueError):
+        scale = math.nan
+    if not (math.isfinite(scale) and scale > 0):
+        raise CutoutError(
+            "meta['PIXSCALE'] must be a positive angle, a plain number in arcsec; "
+            f"got {given!r}."
+        )
+    return scale
+
+
+def _directions(wcs, x, y):
+    """Sky position of a pixel, and pixels per arcsec (west, north) there."""
+    from astropy.coordinates import SkyCoord
+
+    step = np.array([0.0, 0.5, -0.5, 0.0, 0.0])
+    try:
+        sky = wcs.pixel_to_world(x + step, y + step[[0, 3, 4, 1, 2]])
+        # The 1-D part of a WCS with no celestial axes is no SkyCoord.
+        sky = sky.icrs if isinstance(sky, SkyCoord) else None
+    except Exception as error:  # WCS libraries raise many types
+        raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
+    if sky is None:
+        raise CutoutError("'wcs' must be a 2-D celestial WCS.")
+    lon, lat = sky.ra.radian, sky.dec.radian
+    delta = lon - lon[0]
+    cosine = np.sin(lat[0]) * np.sin(lat) + np.cos(lat[0]) * np.cos(lat) * np.cos(delta)
+    west = -np.cos(lat) * np.sin(delta) / cosine
+    north = (
+        np.cos(lat[0]) * np.sin(lat) - np.sin(lat[0]) * np.cos(lat) * np.cos(delta)
+    ) / cosine
+    offset = np.degrees(np.array([west, north])) * 3600
+    jacobian = np.stack([offset[:, 1] - offset[:, 2], offset[:, 3] - offset[:, 4]], 1)
+    sizes = np.full(2, np.nan)
+    if np.isfinite(jacobian).all():
+        sizes = np.linalg.svd(jacobian, compute_uv=False)
+    if not (sizes[1] > 1e-3 and sizes[0] < 60 and sizes[0] < 5 * sizes[1]):
+        raise CutoutError(
+            "'wcs' must have a pixel scale of an image of galaxies, alike along both "
+            f"axes; got {sizes[0]:.4g} x {sizes[1]:.4g} arcsec. Its CD or PC matrix "
+            "may be zero, singular or missing."
+        )
+    return sky[0], np.linalg.inv(jacobian)
+
+
+def window_size(place, survey):
+    """
+    Native pixels on a side of the window that covers the model's field.
+
+    The survey's own stamp size where the image is on the survey's own grid, else
+    as many pixels as the field needs, even or odd like the stamp.
+
+    Parameters
+    ----------
+    place : `Place`
+        From `locate`.
+    survey : `~astro_disentangle.Survey`
+        The survey.
+
+    Returns
+    -------
+    size : int
+        Pixels.
+
+    Examples
+    --------
+    >>> from astro_disentangle import get_survey
+    >>> from astro_disentangle.data.geometry import locate, window_size
+    >>> window_size(locate(None, (99, 99), get_survey("legacy")), get_survey("legacy"))
+    32
+    """
+    if on_grid(place, survey):
+        return survey.stamp_size
+    half = max(_FIELD, survey.field) / 2
+    size = math.ceil(2 * half * np.abs(place.matrix).sum(1).max()) + 2
+    return size + (size - survey.stamp_size) % 2
+
+
+def on_grid(place, survey):
+    """Whether an image lies on the survey's own grid, to half a pixel (bool)."""
+    ratio = place.scale / survey.pixel_scale
+    ideal = np.eye(2) / place.scale
+    shift = np.abs(place.matrix - ideal).sum(1).max() * survey.field / 2
+    return bool(abs(ratio - 1) <= 0.02 and shift < _GRID_SHIFT)
+
+
+def same_grid(wcs, other, shape):
+    """
+    Whether two WCS agree to 0.05 px at the corners of an image.
+
+    Parameters
+    ----------
+    wcs, other : WCS or None
+        2-D celestial.
+    shape : tuple of int
+        (ny, nx).
+
+    Returns
+    -------
+    same : bool
+        Also where both are None.
+
+    Examples
+    --------
+    >>> from astro_disentangle.data.geometry import same_grid
+    >>> same_grid(None, None, (3, 3))
+    True
+    """
+    if wcs is other:
+        return True
+    if wcs is None or other is None:
+        return False
+    ny, nx = shape
+    x, y = np.array([0, nx - 1, 0, nx - 1.0]), np.array([0, 0, ny - 1, ny - 1.0])
+    try:
+        found = wcs.world_to_pixel(other.pixel_to_world(x, y))
+    except Exception as error:  # WCS libraries raise many types
+        raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
+    return bool(np.abs(np.array(found) - [x, y]).max() < 0.05)
+
+
+def tangent_wcs(coord, matrix, x, y, shape):
+    """
+    A gnomonic WCS with a sky position at a pixel.
+
+    Parameters
+    ----------
+    coord : `~astropy.coordinates.SkyCoord`
+        Sky position of the pixel.
+    matrix : array_like
+        Shape (2, 2), pixels (x, y) per arcsec (west, north).
+    x, y : float
+        0-based pixel.
+    shape : tuple of int
+        (ny, nx) of the image.
+
+    Returns
+    -------
+    wcs : `~astropy.wcs.WCS`
+        2-D, ICRS.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.coordinates import SkyCoord
+    >>> from astro_disentangle.data.geometry import tangent_wcs
+    >>> sky = SkyCoord(150, 2, unit="deg")
+    >>> wcs = tangent_wcs(sky, np.eye(2) / 0.25, 15.5, 15.5, (32, 32))
+    >>> wcs.wcs.crpix.tolist()
+    [16.5, 16.5]
+    """
+    from astropy.wcs import WCS
+
+    wcs = WCS(naxis=2)
+    centre = coord.icrs
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.cunit = ["deg", "deg"]
+    wcs.wcs.radesys = "ICRS"
+    wcs.wcs.crval = [centre.ra.deg, centre.dec.deg]
+    wcs.wcs.crpix = [x + 1, y + 1]
+    wcs.wcs.cd = np.diag([-1.0, 1.0]) @ np.linalg.inv(matrix) / 3600
+    wcs.wcs.set()
+    wcs.pixel_shape = (shape[1], shape[0])
+    return wcs

@@ -1,0 +1,444 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""The same galaxies as two surveys saw them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from astro_disentangle.quality import CutoutError, SurveyMismatchError
+from astro_disentangle.survey import get_survey
+
+__all__ = ["PairedCutouts", "group_by_position"]
+
+
+class PairedCutouts:
+    """
+    Cut-outs of the same galaxies in two surveys.
+
+    Parameters
+    ----------
+    batches : dict of str to `~astro_disentangle.data.batch.CutoutBatch`
+        Two batches of N rows by name of the survey. Rows of which a view is
+        unusable are kept; their flags say so.
+    coords : `~astropy.coordinates.SkyCoord` or sequence of them, optional
+        Shape (N,); None, as a whole or for a galaxy, where it is unknown.
+    object_id : sequence of str, optional
+        N names; the keys of the first batch by default.
+    groups : array_like, optional
+        Shape (N,), int. Galaxies of one group share their conditions in each of
+        the surveys; each galaxy is its own group by default.
+    truth : `~astropy.table.QTable`, optional
+        N rows of what is known about the galaxies.
+    noiseless : dict of str to `torch.Tensor`, optional
+        Images without noise, shape (N, C, H, W), nJy.
+
+    Raises
+    ------
+    SurveyMismatchError
+        If there are not two surveys.
+    ValueError
+        If lengths differ.
+
+    Examples
+    --------
+    >>> from astro_disentangle import PairedCutouts
+    >>> from astro_disentangle.simulation import simulate
+    >>> sky = simulate(2, 3, ["hsc", "legacy"], seed=0)
+    >>> pairs = PairedCutouts(sky.batches, groups=sky.group)
+    >>> len(pairs), pairs.surveys, len(pairs[1:3])
+    (6, ('hsc', 'legacy'), 2)
+    """
+
+    def __init__(
+        self,
+        batches,
+        *,
+        coords=None,
+        object_id=None,
+        groups=None,
+        truth=None,
+        noiseless=None,
+    ):
+        if len(batches) != 2:
+            raise SurveyMismatchError(
+                f"'batches' must be of two surveys; got {sorted(batches)}."
+            )
+        for name, batch in batches.items():
+            if batch.survey.name != name:
+                raise SurveyMismatchError(
+                    f"'batches' must be by name of the survey; {name!r} is of "
+                    f"{batch.survey.name!r}."
+                )
+        self._batches = dict(batches)
+        count = len(self)
+        if groups is None:
+            groups = np.arange(count)
+        elif hasattr(groups, "cpu"):
+            groups = groups.cpu().numpy()
+        self._groups = np.asarray(groups, dtype=np.int64)
+        if object_id is None:
+            first = next(iter(self._batches.values()))
+            object_id = [f"{number:016x}" for number in first.keys.tolist()]
+        self._object_id = [str(name) for name in object_id]
+        self._coords = [None] * count if coords is None else list(coords)
+        self._truth = truth
+        self.noiseless = None if noiseless is None else dict(noiseless)
+        lengths = {
+            **{name: len(batch) for name, batch in self._batches.items()},
+            "groups": len(self._groups),
+            "object_id": len(self._object_id),
+            "coords": len(self._coords),
+            "truth": count if truth is None else len(truth),
+        }
+        if set(lengths.values()) != {count}:
+            raise ValueError(f"pairs must have parts of one length; got {lengths}.")
+
+    def __len__(self):
+        return len(next(iter(self._batches.values())))
+
+    def __repr__(self):
+        return f"<PairedCutouts {' and '.join(self.surveys)}, {len(self)} galaxies>"
+
+    @property
+    def surveys(self):
+        """Names of the two surveys (tuple of str)."""
+        return tuple(self._batches)
+
+    @property
+    def groups(self):
+        """Which galaxies share conditions, (N,) int64."""
+        return self._groups
+
+    @property
+    def object_id(self):
+        """Names of the galaxies (list of str)."""
+        return list(self._object_id)
+
+    @property
+    def coords(self):
+        """Sky positions (list of `~astropy.coordinates.SkyCoord` or None)."""
+        return list(self._coords)
+
+    @property
+    def truth(self):
+        """What is known about the galaxies (`~astropy.table.QTable`), or None."""
+        return self._truth
+
+    @property
+    def flags(self):
+        """Row flags of the two views together, (N,) int64."""
+        first, second = (b.flags.cpu().numpy() for b in self._batches.values())
+        return first | second
+
+    def batch(self, survey):
+        """
+        The views of one survey as tensors.
+
+        Parameters
+        ----------
+        survey : str or `~astro_disentangle.Survey`
+            One of the two surveys.
+
+        Returns
+        -------
+        batch : `~astro_disentangle.data.batch.CutoutBatch`
+            N rows.
+
+        Raises
+        ------
+        SurveyMismatchError
+            If the pairs are of other surveys.
+
+        Examples
+        --------
+        >>> from astro_disentangle import PairedCutouts
+        >>> from astro_disentangle.simulation import simulate
+        >>> pairs = PairedCutouts(simulate(1, 2, ["hsc", "legacy"], seed=0).batches)
+        >>> len(pairs.batch("legacy"))
+        2
+        """
+        name = getattr(survey, "name", survey)
+        if name not in self._batches:
+            raise SurveyMismatchError(f"the pairs are of {self.surveys}; got {name!r}.")
+        return self._batches[name]
+
+    def cutouts(self, survey):
+        """
+        The views of one survey as astropy objects.
+
+        Parameters
+        ----------
+        survey : str or `~astro_disentangle.Survey`
+            One of the two surveys.
+
+        Returns
+        -------
+        cutouts : sequence of `~astro_disentangle.SurveyCutout`
+            N of them, made when they are asked for.
+
+        Raises
+        ------
+        SurveyMismatchError
+            If the pairs are of other surveys.
+
+        Examples
+        --------
+        >>> from astro_disentangle import PairedCutouts
+        >>> from astro_disentangle.simulation import simulate
+        >>> pairs = PairedCutouts(simulate(1, 2, ["hsc", "legacy"], seed=0).batches)
+        >>> pairs.cutouts("legacy")[0]["r"].shape
+        (32, 32)
+        """
+        return _Views(self.batch(survey), self._coords, self._object_id)
+
+    def __getitem__(self, rows):
+        """Some of the pairs, by slice, integers or bool array."""
+        if isinstance(rows, (int, np.integer)):
+            rows = [range(len(self))[rows]]
+        index = np.arange(len(self))[rows]
+        noiseless = self.noiseless
+        if noiseless is not None:
+            noiseless = {name: images[index] for name, images in noiseless.items()}
+        return type(self)(
+            {name: batch[index] for name, batch in self._batches.items()},
+            coords=[self._coords[row] for row in index],
+            object_id=[self._object_id[row] for row in index],
+            groups=self._groups[index],
+            truth=None if self._truth is None else self._truth[index],
+            noiseless=noiseless,
+        )
+
+    @classmethod
+    def from_nddata(
+        cls, a, b, *, surveys=None, positions=None, groups=None, radius=None
+    ):
+        """
+        Pairs from cut-outs of the same galaxies in two surveys.
+
+        Parameters
+        ----------
+        a, b : iterable of cut-outs
+            Equally many, in the same order, in any form that
+            `~astro_disentangle.data.read.read_cutouts` reads.
+        surveys : tuple of str or `~astro_disentangle.Survey`, optional
+            Survey of ``a`` and of ``b``; ``meta["SURVEY"]`` by default.
+        positions : `~astropy.coordinates.SkyCoord` or sequence, optional
+            Where the galaxies are; the centres of the images by default.
+        groups : array_like, optional
+            Shape (N,), int: which galaxies share conditions. By default those
+            within ``radius`` of one of them, where sky positions are known.
+        radius : `~astropy.units.Quantity`, optional
+            An angle; 3 arcmin by default.
+
+        Returns
+        -------
+        pairs : `PairedCutouts`
+            The pairs.
+
+        Raises
+        ------
+        CutoutError
+            If a cut-out cannot be read, or is not on the pixel grid of its
+            survey, north up: the decoder learns to paint native pixels.
+        SurveyMismatchError
+            If a cut-out does not fit its survey, or the surveys are the same.
+        ValueError
+            If ``a`` and ``b`` differ in length.
+
+        Examples
+        --------
+        >>> from astro_disentangle import PairedCutouts
+        >>> from astro_disentangle.simulation import simulate
+        >>> sky = PairedCutouts(simulate(1, 2, ["hsc", "legacy"], seed=0).batches)
+        >>> a, b = sky.cutouts("hsc"), sky.cutouts("legacy")
+        >>> len(PairedCutouts.from_nddata(a, b))
+        2
+        """
+        from astro_disentangle.data.read import read_cutouts
+
+        a, b = list(a), list(b)
+        if len(a) != len(b) or not a:
+            raise ValueError(
+                "'a' and 'b' must hold the same galaxies in the same order; got "
+                f"{len(a)} and {len(b)} cut-outs."
+            )
+        names = (None, None) if surveys is None else tuple(surveys)
+        if len(names) != 2:
+            raise SurveyMismatchError(f"'surveys' must be two; got {surveys!r}.")
+        reads = [
+            read_cutouts(views, survey=name, position=positions)
+            for views, name in zip((a, b), names, strict=True)
+        ]
+        found = [read.batch.survey.name for read in reads]
+        if found[0] == found[1]:
+            raise SurveyMismatchError(
+                f"'a' and 'b' must be of two surveys; both are of {found[0]}."
+            )
+        for read in reads:
+            _check_native(read.batch)
+        coords = [
+            first if first is not None else second
+            for first, second in zip(reads[0].coord, reads[1].coord, strict=True)
+        ]
+        if groups is None:
+            groups = group_by_position(coords, radius)
+        return cls(
+            {read.batch.survey.name: read.batch for read in reads},
+            coords=coords,
+            object_id=reads[0].object_id,
+            groups=groups,
+        )
+
+    @classmethod
+    def from_folder(cls, path, *, surveys=("hsc", "legacy")):
+        """
+        Pairs from FITS files that `SurveyCutout.write` or `write` wrote.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            Folder with a folder for each survey, and in these one file for each
+            galaxy, under the same name in both.
+        surveys : tuple of str
+            The two surveys.
+
+        Returns
+        -------
+        pairs : `PairedCutouts`
+            In the order of the names.
+
+        Raises
+        ------
+        CutoutError
+            If a folder or a file is missing or cannot be read.
+        """
+        from astro_disentangle.data.cutout import SurveyCutout
+
+        folders = [Path(path) / get_survey(survey).name for survey in surveys]
+        names = []
+        for folder in folders:
+            if not folder.is_dir():
+                raise CutoutError(f"there is no folder '{folder}'.")
+            names.append({file.name for file in folder.glob("*.fits")})
+        if names[0] != names[1] or not names[0]:
+            odd = sorted(names[0] ^ names[1])[:3]
+            raise CutoutError(
+                f"'{path}' must hold the same FITS files for both surveys; files "
+                f"of one alone: {odd}."
+            )
+        views = [
+            [SurveyCutout.read(folder / name) for name in sorted(names[0])]
+            for folder in folders
+        ]
+        return cls.from_nddata(*views, surveys=surveys)
+
+    def write(self, path, *, overwrite=False):
+        """
+        Write the pairs as a folder that `from_folder` reads.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            The folder; it is made.
+        overwrite : bool
+            Replace files that are there.
+
+        Raises
+        ------
+        OSError
+            If a file is there and ``overwrite`` is False.
+        """
+        for survey in self.surveys:
+            folder = Path(path) / survey
+            folder.mkdir(parents=True, exist_ok=True)
+            for row, cutout in enumerate(self.cutouts(survey)):
+                cutout.write(folder / f"{row:06d}.fits", overwrite=overwrite)
+
+
+class _Views(Sequence):
+    """Cut-outs made from the rows of a batch when they are asked for."""
+
+    def __init__(self, batch, coords, object_id):
+        self._batch, self._coords, self._object_id = batch, coords, object_id
+
+    def __len__(self):
+        return len(self._batch)
+
+    def __getitem__(self, row):
+        from astro_disentangle.data.write import row_to_cutout
+
+        if isinstance(row, slice):
+            return [self[index] for index in range(len(self))[row]]
+        row = range(len(self))[row]
+        meta = {"OBJECT": self._object_id[row]}
+        return row_to_cutout(self._batch, row, coord=self._coords[row], meta=meta)
+
+
+def group_by_position(coords, radius=None):
+    """
+    Groups of neighbours on the sky.
+
+    The first galaxy without a group takes all others without one that are
+    within the radius; groups are never wider than two radii, however densely
+    the sky is covered.
+
+    Parameters
+    ----------
+    coords : sequence of `~astropy.coordinates.SkyCoord` or None
+        N positions; each unknown one is a group of its own.
+    radius : `~astropy.units.Quantity`, optional
+        An angle; 3 arcmin by default.
+
+    Returns
+    -------
+    groups : `~numpy.ndarray`
+        Shape (N,), int64, from 0.
+
+    Examples
+    --------
+    >>> from astropy.coordinates import SkyCoord
+    >>> from astro_disentangle.data.pairs import group_by_position
+    >>> sky = SkyCoord([10, 10.01, 20], [0, 0, 0], unit="deg")
+    >>> group_by_position(list(sky)).tolist()
+    [0, 0, 1]
+    """
+    import astropy.units as u
+    from scipy.spatial import cKDTree
+
+    radius = 3 * u.arcmin if radius is None else u.Quantity(radius)
+    if not (radius.unit.is_equivalent(u.arcmin) and radius > 0):
+        raise ValueError(f"'radius' must be a positive angle; got {radius}.")
+    known = [row for row, coord in enumerate(coords) if coord is not None]
+    points = np.array([coords[row].icrs.cartesian.xyz.value for row in known]).reshape(
+        -1, 3
+    )
+    chord = 2 * np.sin(radius.to_value(u.rad) / 2)
+    groups = np.full(len(coords), -1, dtype=np.int64)
+    tree = cKDTree(points) if len(known) else None
+    count = 0
+    where = {row: place for place, row in enumerate(known)}
+    for row in range(len(coords)):
+        if groups[row] >= 0:
+            continue
+        groups[row] = count
+        if row in where:
+            for place in tree.query_ball_point(points[where[row]], chord):
+                if groups[known[place]] < 0:
+                    groups[known[place]] = count
+        count += 1
+    return groups
+
+
+def _check_native(batch):
+    """Raise where a row is not on its survey's own grid, north up."""
+    survey = batch.survey
+    linear = batch.affine[:, :, :2].double().cpu().numpy() * survey.pixel_scale
+    shift = np.abs(linear - np.eye(2)).sum(2).max(1) * survey.stamp_size / 2
+    if (shift > 1.0).any():
+        row = int(np.argmax(shift))
+        raise CutoutError(
+            f"pairs must be on the pixel grid of {survey.name}, north up, "
+            f"{survey.pixel_scale} arcsec; pixels of cut-out {row} are up to "
+            f"{shift[row]:.1f} px off. Use the survey's own coadds, or reproject."
+        )

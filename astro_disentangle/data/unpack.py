@@ -1,0 +1,362 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""All forms of a cut-out become a list of planes, one for each band.
+
+Nothing is copied here and no pixel is read: large images on disk stay there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.nddata import NDData
+
+from astro_disentangle.data.units import lookup
+from astro_disentangle.quality import CutoutError, SurveyMismatchError
+from astro_disentangle.survey import Survey, get_survey
+
+__all__ = ["Plane", "match_bands", "survey_of", "unpack"]
+
+_FORMS = (
+    "a mapping of band to CCDData, an NDData cube (band, y, x) with meta['bands'], a "
+    "2-D CCDData with meta['BAND'], or a SurveyCutout"
+)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """
+    One band of a cut-out as it was given.
+
+    Parameters
+    ----------
+    band : str
+        Name of the band.
+    data : `~numpy.ndarray`
+        Shape (ny, nx), a real number type.
+    mask : `~numpy.ndarray` or None
+        Shape (ny, nx), not zero where a pixel is bad.
+    unit : `~astropy.units.Unit` or None
+        Unit of ``data``.
+    uncertainty : tuple or None
+        Type ("std", "var", "ivar"), array (ny, nx) and unit.
+    wcs : WCS or None
+        2-D.
+    psf : `~numpy.ndarray` or None
+        Shape (h, w).
+    meta : mapping
+        Header.
+    """
+
+    band: str
+    data: np.ndarray
+    mask: np.ndarray | None
+    unit: object
+    uncertainty: tuple | None
+    wcs: object
+    psf: np.ndarray | None
+    meta: Mapping
+
+
+def unpack(cutout):
+    """
+    The planes of one cut-out.
+
+    Parameters
+    ----------
+    cutout : mapping of str to `~astropy.nddata.NDData`, or `~astropy.nddata.NDData`
+        The cut-out.
+
+    Returns
+    -------
+    planes : list of `Plane`
+        In the order given.
+
+    Raises
+    ------
+    CutoutError
+        If it is none of the forms, or its arrays are not images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from astro_disentangle.data.unpack import unpack
+    >>> image = CCDData(np.ones((9, 8)), unit="nmgy")
+    >>> [plane.band for plane in unpack({"g": image, "r": image})]
+    ['g', 'r']
+    """
+    if isinstance(cutout, Mapping):
+        if not cutout:
+            raise CutoutError("a cut-out must have at least one band; got none.")
+        return [_image(band, image) for band, image in cutout.items()]
+    if not isinstance(cutout, NDData):
+        raise CutoutError(f"a cut-out must be {_FORMS}; got {type(cutout).__name__}.")
+    if np.ndim(cutout.data) == 2:
+        band = lookup(cutout.meta, "BAND", "FILTER")
+        if band is None:
+            raise CutoutError(
+                "a 2-D image must say its band in meta['BAND'], or be given as "
+                "{band: image}."
+            )
+        return [_image(band, cutout)]
+    _check_image(cutout.data, 3, "a cut-out")
+    bands = getattr(cutout, "bands", None) or lookup(cutout.meta, "bands")
+    return _cube(cutout, _split(bands, len(cutout.data)))
+
+
+def _split(bands, count):
+    if isinstance(bands, str):
+        parts = bands.replace(",", " ").split()
+        bands = list(bands) if len(parts) != count and len(bands) == count else parts
+    if bands is None or len(bands) != count:
+        raise CutoutError(
+            f"meta['bands'] must name the {count} bands of the cube; got {bands!r}."
+        )
+    return list(bands)
+
+
+def _image(band, image):
+    if not isinstance(band, str):
+        raise CutoutError(f"the name of a band must be a string; got {band!r}.")
+    if not isinstance(image, NDData):
+        image = _wrap(band, image)
+    what = f"band {band!r}"
+    _check_image(image.data, 2, what)
+    shape = image.data.shape
+    error = image.uncertainty
+    if error is not None:
+        error = (error.uncertainty_type, error.array, error.unit)
+        _check_shape(f"'uncertainty' of {what}", error[1], shape)
+    psf = image.psf
+    if psf is not None and np.ndim(psf) != 2:
+        raise CutoutError(
+            f"'psf' of {what} must be a 2-D image; got {np.ndim(psf)} dimensions."
+        )
+    return Plane(
+        band=band,
+        data=image.data,
+        mask=_mask(image.mask, shape, what),
+        unit=image.unit,
+        uncertainty=error,
+        wcs=_celestial(image.wcs),
+        psf=psf,
+        meta=image.meta,
+    )
+
+
+def _wrap(band, image):
+    """Bare arrays, Quantities and lists as NDData."""
+    try:
+        return NDData(image)
+    except (TypeError, ValueError) as error:
+        raise CutoutError(f"band {band!r} cannot be read as an image: {error}") from (
+            error
+        )
+
+
+def _cube(cutout, bands):
+    shape = cutout.data.shape
+    error = cutout.uncertainty
+    if error is not None:
+        _check_shape("'uncertainty'", error.array, shape)
+    mask = _mask(cutout.mask, shape, "the cube")
+    wcs = _celestial(cutout.wcs)
+    meta = cutout.meta
+    if hasattr(cutout, "survey"):
+        meta = {**meta, "SURVEY": cutout.survey}
+    psf = cutout.psf
+    if psf is not None:
+        psf = np.asarray(psf)
+        psf = np.broadcast_to(psf, (len(bands), *psf.shape)) if psf.ndim == 2 else psf
+        if psf.ndim != 3 or len(psf) != len(bands):
+            raise CutoutError(
+                f"'psf' must have the shape ({len(bands)}, h, w) or (h, w); got "
+                f"{psf.shape}."
+            )
+    return [
+        Plane(
+            band=str(band),
+            data=cutout.data[index],
+            mask=None if mask is None else mask[index],
+            unit=cutout.unit,
+            uncertainty=None
+            if error is None
+            else (error.uncertainty_type, error.array[index], error.unit),
+            wcs=wcs,
+            psf=None if psf is None else psf[index],
+            meta=meta,
+        )
+        for index, band in enumerate(bands)
+    ]
+
+
+def _check_image(data, dimensions, what):
+    data = np.asanyarray(data)
+    if data.dtype.kind not in "iuf":
+        raise CutoutError(f"{what} must hold real numbers; got the dtype {data.dtype}.")
+    if data.ndim != dimensions:
+        raise CutoutError(
+            f"{what} must have {dimensions} dimensions; got the shape {data.shape}."
+        )
+    if not data.size:
+        raise CutoutError(f"{what} is empty: its shape is {data.shape}.")
+
+
+def _check_shape(name, array, shape):
+    dtype = np.asanyarray(array).dtype
+    if np.shape(array) != shape:
+        raise CutoutError(
+            f"{name} must have the shape of the image, {shape}; got {np.shape(array)}."
+        )
+    if dtype.kind not in "iuf":
+        raise CutoutError(f"{name} must hold real numbers; got the dtype {dtype}.")
+
+
+def _mask(mask, shape, what):
+    if mask is None or mask is np.ma.nomask:
+        return None
+    if np.ndim(mask) == 0:
+        return np.broadcast_to(np.asarray(mask), shape)
+    if np.shape(mask) != shape or np.asanyarray(mask).dtype.kind not in "biu":
+        raise CutoutError(
+            f"'mask' of {what} must be bool of the shape {shape}; got the shape "
+            f"{np.shape(mask)}, dtype {np.asanyarray(mask).dtype}."
+        )
+    return np.asanyarray(mask)
+
+
+def _celestial(wcs):
+    """The 2-D celestial part of a WCS; None for none."""
+    if wcs is None:
+        return None
+    if getattr(wcs, "has_celestial", None) is False:
+        raise CutoutError(
+            "'wcs' must be celestial; got axes "
+            f"{list(wcs.wcs.ctype)}. Set it to None if the WCS is unknown."
+        )
+    if hasattr(wcs, "celestial"):
+        wcs = wcs.celestial if wcs.naxis != 2 else wcs
+        numbers = [wcs.wcs.crval, wcs.wcs.crpix, wcs.pixel_scale_matrix]
+        if not all(np.isfinite(value).all() for value in numbers):
+            raise CutoutError("'wcs' has numbers that are not finite.")
+        return wcs
+    low = getattr(wcs, "low_level_wcs", wcs)
+    if low.pixel_n_dim != 2 or low.world_n_dim != 2:
+        raise CutoutError(
+            "'wcs' must be a 2-D celestial WCS; got one of "
+            f"{low.pixel_n_dim} pixel axes. Give its celestial part."
+        )
+    return wcs
+
+
+def survey_of(planes, survey=None):
+    """
+    The survey of a cut-out.
+
+    Parameters
+    ----------
+    planes : list of `Plane`
+        Its planes.
+    survey : str or `~astro_disentangle.Survey`, optional
+        What the caller says; it goes before ``meta["SURVEY"]``.
+
+    Returns
+    -------
+    survey : `~astro_disentangle.Survey`
+        The survey.
+
+    Raises
+    ------
+    SurveyMismatchError
+        If it is unknown, or the bands are of different surveys.
+
+    Examples
+    --------
+    >>> from astropy.nddata import CCDData
+    >>> from astro_disentangle.data.unpack import survey_of, unpack
+    >>> image = CCDData([[1.0]], unit="adu", meta={"SURVEY": "hsc"})
+    >>> survey_of(unpack({"g": image})).name
+    'hsc'
+    """
+    if survey is not None:
+        survey = get_survey(survey)
+        own = lookup(planes[0].meta, "SURVEY")
+        if isinstance(own, Survey) and own != survey:
+            raise SurveyMismatchError(
+                f"'survey' is {survey.name!r}, but the cut-out is a SurveyCutout of "
+                f"{own.name!r}."
+            )
+        return survey
+    said = {}
+    for plane in planes:
+        name = lookup(plane.meta, "SURVEY")
+        if name is not None:
+            said[name.strip().lower() if isinstance(name, str) else name] = plane.band
+    if len(said) > 1:
+        raise SurveyMismatchError(
+            "the bands of a cut-out must be of one survey; got "
+            f"{[str(name) for name in said]} in meta['SURVEY']."
+        )
+    if not said:
+        raise SurveyMismatchError(
+            "the survey of a cut-out must be known; give survey='hsc', say, or set "
+            "meta['SURVEY']."
+        )
+    return get_survey(next(iter(said)))
+
+
+def match_bands(planes, survey):
+    """
+    Planes by number of the survey's band.
+
+    Case does not matter, and prefixes as in "hsc-g" or "DES-G" are dropped.
+
+    Parameters
+    ----------
+    planes : list of `Plane`
+        The planes of a cut-out.
+    survey : `~astro_disentangle.Survey`
+        The survey.
+
+    Returns
+    -------
+    matched : dict of int to `Plane`
+        In the order of the survey's bands.
+
+    Raises
+    ------
+    SurveyMismatchError
+        If the survey has no such band.
+    CutoutError
+        If a band is there twice.
+
+    Examples
+    --------
+    >>> from astropy.nddata import CCDData
+    >>> from astro_disentangle import get_survey
+    >>> from astro_disentangle.data.unpack import match_bands, unpack
+    >>> image = CCDData([[1.0]], unit="adu")
+    >>> sorted(match_bands(unpack({"HSC-I": image}), get_survey("hsc")))
+    [2]
+    """
+    folded = {band.casefold(): index for index, band in enumerate(survey.bands)}
+    matched = {}
+    for plane in planes:
+        name = plane.band.strip()
+        index = folded.get(name.casefold())
+        if name in survey.bands:
+            index = survey.bands.index(name)
+        if index is None:
+            last = name.replace("_", "-").replace(".", "-").rsplit("-", 1)[-1]
+            index = folded.get(last.casefold())
+        if index is None:
+            raise SurveyMismatchError(
+                f"the bands of {survey.name} are {survey.bands}; got {plane.band!r}."
+            )
+        if index in matched:
+            raise CutoutError(
+                f"a cut-out must have each band once; got {matched[index].band!r} and "
+                f"{plane.band!r}."
+            )
+        matched[index] = plane
+    return dict(sorted(matched.items()))

@@ -1,0 +1,181 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""From tensors back to the sky."""
+
+import numpy as np
+from astropy.nddata import StdDevUncertainty
+
+from astro_disentangle.data.cutout import SurveyCutout
+from astro_disentangle.data.geometry import tangent_wcs
+from astro_disentangle.data.measure import render_psf
+from astro_disentangle.data.units import nanojansky_per
+from astro_disentangle.quality import CutoutError
+from astro_disentangle.survey import get_survey
+
+__all__ = ["row_to_cutout", "to_cutout"]
+
+
+def to_cutout(
+    pixels,
+    survey,
+    *,
+    bands=None,
+    coord=None,
+    wcs=None,
+    noise=None,
+    psf_fwhm=None,
+    good=None,
+    unit=None,
+    flags=0,
+    meta=None,
+    samples=None,
+):
+    """
+    A cut-out of a survey from pixels in nJy.
+
+    Parameters
+    ----------
+    pixels : array_like
+        Shape (C, N, N), nJy per native pixel, north up and east to the left.
+    survey : str or `~astro_disentangle.Survey`
+        The survey.
+    bands : sequence of str, optional
+        C names; all bands of the survey by default.
+    coord : `~astropy.coordinates.SkyCoord`, optional
+        Sky position of the centre of the array, ``(N - 1) / 2``.
+    wcs : `~astropy.wcs.WCS`, optional
+        Used as it is instead of one that is made from ``coord``.
+    noise : array_like, optional
+        Shape (C,) or (C, N, N), standard deviation of the pixels in nJy.
+    psf_fwhm : array_like, optional
+        Shape (C,), arcsec, NaN where unknown; PSF images are Moffat profiles
+        of the survey's index.
+    good : array_like, optional
+        Shape (C, N, N), bool. Pixels that are not finite are masked anyway.
+    unit : `~astropy.units.Unit` or str, optional
+        Unit of the result; the survey's by default.
+    flags : int
+        Row flags.
+    meta : mapping, optional
+        Anything else.
+    samples : array_like, optional
+        Shape (S, C, N, N), nJy.
+
+    Returns
+    -------
+    cutout : `~astro_disentangle.SurveyCutout`
+        float32; ``meta`` has the survey's ``PIXSCALE``, and ``MAGZERO`` for a
+        unit that needs one.
+
+    Raises
+    ------
+    CutoutError
+        If shapes do not fit together or the unit is not a flux.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_disentangle.data.write import to_cutout
+    >>> cutout = to_cutout(np.full((5, 48, 48), 57.544), "hsc", psf_fwhm=[0.7] * 5)
+    >>> cutout["i"].data[0, 0].round(3), str(cutout.unit), cutout.psf.shape
+    (np.float32(1.0), 'adu', (5, 25, 25))
+    """
+    survey = get_survey(survey)
+    bands = survey.bands if bands is None else tuple(bands)
+    unit = survey.unit if unit is None else unit
+    factor, assumed = nanojansky_per(unit, survey)
+    pixels = np.array(pixels, dtype=np.float32)
+    if pixels.ndim != 3 or len(pixels) != len(bands):
+        raise CutoutError(
+            f"'pixels' must have the shape ({len(bands)}, N, N); got {pixels.shape}."
+        )
+    meta = dict(meta or {})
+    meta.setdefault("PIXSCALE", survey.pixel_scale)
+    if assumed or factor == survey.nanojansky:
+        meta.setdefault("MAGZERO", survey.zero_point)
+    shape = pixels.shape[1:]
+    if wcs is None and coord is not None:
+        centre = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+        wcs = tangent_wcs(coord, np.eye(2) / survey.pixel_scale, *centre, shape)
+    mask = ~np.isfinite(pixels)
+    if good is not None:
+        mask |= ~np.asarray(good, dtype=bool)
+    error = None
+    if noise is not None:
+        noise = np.asarray(noise, dtype=np.float32) / np.float32(factor)
+        noise = noise[:, None, None] if noise.ndim == 1 else noise
+        error = StdDevUncertainty(np.broadcast_to(noise, pixels.shape).copy())
+    psf = None
+    if psf_fwhm is not None and np.isfinite(psf_fwhm).any():
+        psf = np.stack(
+            [render_psf(f, survey.psf_beta, survey.pixel_scale) for f in psf_fwhm]
+        )
+    if samples is not None:
+        samples = np.asarray(samples, dtype=np.float32) / np.float32(factor)
+    return SurveyCutout(
+        pixels / np.float32(factor),
+        survey=survey,
+        bands=bands,
+        psf=psf,
+        unit=unit,
+        uncertainty=error,
+        mask=mask,
+        wcs=wcs,
+        meta=meta,
+        flags=flags,
+        samples=samples,
+    )
+
+
+def row_to_cutout(batch, row, *, coord=None, meta=None):
+    """
+    One row of a batch as a cut-out, in its native pixels.
+
+    Parameters
+    ----------
+    batch : `~astro_disentangle.data.batch.CutoutBatch`
+        The batch.
+    row : int
+        Number of the row.
+    coord : `~astropy.coordinates.SkyCoord`, optional
+        Sky position of the galaxy, from which the WCS is made; ``meta`` has its
+        0-based pixel as ``XPOS`` and ``YPOS``.
+    meta : mapping, optional
+        Anything else.
+
+    Returns
+    -------
+    cutout : `~astro_disentangle.SurveyCutout`
+        With the bands that are present; all of them, masked, if none is.
+
+    Examples
+    --------
+    >>> from astro_disentangle.data.write import row_to_cutout
+    >>> from astro_disentangle.simulation import simulate
+    >>> sky = simulate(1, 1, ["hsc"], seed=0)
+    >>> row_to_cutout(sky.batches["hsc"], 0).data.shape[1:]
+    (48, 48)
+    """
+    survey = batch.survey
+    present = batch.present[row].cpu().numpy()
+    index = np.flatnonzero(present if present.any() else ~present)
+    affine = batch.affine[row].cpu().numpy().astype(float)
+    meta = dict(meta or {})
+    meta["PIXSCALE"] = float(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+    x, y = (float(value) for value in affine[:, 2])
+    shape = batch.pixels.shape[-2:]
+    meta |= {"XPOS": x, "YPOS": y}
+    wcs = None
+    if coord is not None:
+        wcs = tangent_wcs(coord, affine[:, :2], x, y, tuple(shape))
+    noise = batch.noise[row].cpu().numpy()[index]
+    return to_cutout(
+        batch.pixels[row].cpu().numpy()[index],
+        survey,
+        bands=[survey.bands[i] for i in index],
+        wcs=wcs,
+        noise=noise if np.isfinite(noise).all() else None,
+        psf_fwhm=batch.psf_fwhm[row].cpu().numpy()[index],
+        good=batch.good[row].cpu().numpy()[index],
+        flags=int(batch.flags[row]),
+        meta=meta,
+    )

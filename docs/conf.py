@@ -1,0 +1,44 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""Settings of Sphinx; the astropy ones come from ``sphinx_astropy.conf.v3``."""
+
+import os
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from sphinx_astropy.conf.v3 import *  # noqa: F403
+from sphinx_astropy.conf.v3 import exclude_patterns, extensions, intersphinx_mapping
+
+from astro_disentangle.quality import flag_table
+
+project = "astro_disentangle"
+author = "the astro_disentangle developers"
+project_copyright = f"2026, {author}"
+release = installed_version("astro_disentangle")
+version = ".".join(release.split(".")[:2])
+
+extensions += ["sphinx.ext.mathjax"]
+exclude_patterns += ["_build", "**.ipynb_checkpoints", "changes/*"]
+
+for name in ("h5py", "pyerfa", "pytest", "asdf", "asdf-astropy"):
+    intersphinx_mapping.pop(name, None)
+intersphinx_mapping |= {
+    "photutils": ("https://photutils.readthedocs.io/en/stable/", None),
+    "torch": ("https://docs.pytorch.org/docs/stable/", None),
+}
+
+html_title = f"{project} {release}"
+html_theme_options = {"logo": {"text": project}}
+numpydoc_xref_param_type = False
+nitpicky = True
+
+# The table of flags is written by the registry itself.
+(Path(__file__).parent / "flags.inc").write_text(flag_table(), encoding="utf-8")
+
+# Without a network nothing of other projects can be resolved: set this variable to
+# check these pages alone.
+if os.environ.get("ASTRO_DISENTANGLE_DOCS_OFFLINE"):
+    intersphinx_mapping = {}
+    nitpick_ignore_regex = [
+        (".*", r"(astropy|numpy|pathlib|photutils|torch)\..*"),
+        (".*", "NDData|dict|list|tuple|str|int|float|bool"),
+    ]
