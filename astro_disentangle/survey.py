@@ -148,7 +148,7 @@ class Survey:
         --------
         >>> from astro_disentangle import get_survey
         >>> [round(s / 57.544, 3) for s in get_survey("hsc").pixel_noise()][:2]
-        [0.042, 0.058]
+        [0.034, 0.047]
         """
         depth = self.depth if depth is None else depth
         psf_fwhm = self.psf_fwhm if psf_fwhm is None else psf_fwhm

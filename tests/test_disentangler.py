@@ -173,7 +173,9 @@ def test_samples_mean_and_spread(model, galaxies):
         for sample in stack.value
     ]
     np.testing.assert_allclose(
-        flux["flux_err"].value / view.survey.nanojansky, np.std(sums, 0, ddof=1), rtol=1e-3
+        flux["flux_err"].value / view.survey.nanojansky,
+        np.std(sums, 0, ddof=1),
+        rtol=1e-3,
     )
 
 

@@ -2,6 +2,7 @@
 """One galaxy in all bands of a survey, as an astropy data object."""
 
 import numbers
+import warnings
 
 import astropy.units as u
 import numpy as np
@@ -304,7 +305,10 @@ class SurveyCutout(NDDataRef):
         )
 
     def _arithmetic(self, *args, **kwargs):
-        result, options = super()._arithmetic(*args, **kwargs)
+        with warnings.catch_warnings():
+            # astropy drops the PSF and says so; it is kept here.
+            warnings.filterwarnings("ignore", message="Not setting psf")
+            result, options = super()._arithmetic(*args, **kwargs)
         options |= {"survey": self.survey, "bands": self.bands, "flags": self.flags}
         return result, options | {"psf": self.psf}
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from astro_disentangle.data.units import lookup
+from astro_disentangle.data.wcs import directions
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 
-__all__ = ["Place", "locate", "same_grid", "tangent_wcs", "window_size"]
+__all__ = ["Place", "locate", "on_grid", "window_size"]
 
 #: Side of the field that the encoders see in arcsec.
 _FIELD = 48 * 0.168
@@ -126,7 +127,7 @@ def locate(wcs, shape, survey, *, meta=None, position=None):
         scale = _assumed_scale(meta, survey)
         place = Place(x, y, np.eye(2) / scale)
     else:
-        coord, matrix = _directions(wcs, x, y)
+        coord, matrix = directions(wcs, x, y)
         place = Place(x, y, matrix, coord)
     ratio = place.scale / survey.pixel_scale
     if not 1 / 3 <= ratio <= 3:
@@ -192,40 +193,6 @@ def _assumed_scale(meta, survey):
     return scale
 
 
-def _directions(wcs, x, y):
-    """Sky position of a pixel, and pixels per arcsec (west, north) there."""
-    from astropy.coordinates import SkyCoord
-
-    step = np.array([0.0, 0.5, -0.5, 0.0, 0.0])
-    try:
-        sky = wcs.pixel_to_world(x + step, y + step[[0, 3, 4, 1, 2]])
-        # The 1-D part of a WCS with no celestial axes is no SkyCoord.
-        sky = sky.icrs if isinstance(sky, SkyCoord) else None
-    except Exception as error:  # WCS libraries raise many types
-        raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
-    if sky is None:
-        raise CutoutError("'wcs' must be a 2-D celestial WCS.")
-    lon, lat = sky.ra.radian, sky.dec.radian
-    delta = lon - lon[0]
-    cosine = np.sin(lat[0]) * np.sin(lat) + np.cos(lat[0]) * np.cos(lat) * np.cos(delta)
-    west = -np.cos(lat) * np.sin(delta) / cosine
-    north = (
-        np.cos(lat[0]) * np.sin(lat) - np.sin(lat[0]) * np.cos(lat) * np.cos(delta)
-    ) / cosine
-    offset = np.degrees(np.array([west, north])) * 3600
-    jacobian = np.stack([offset[:, 1] - offset[:, 2], offset[:, 3] - offset[:, 4]], 1)
-    sizes = np.full(2, np.nan)
-    if np.isfinite(jacobian).all():
-        sizes = np.linalg.svd(jacobian, compute_uv=False)
-    if not (sizes[1] > 1e-3 and sizes[0] < 60 and sizes[0] < 5 * sizes[1]):
-        raise CutoutError(
-            "'wcs' must have a pixel scale of an image of galaxies, alike along both "
-            f"axes; got {sizes[0]:.4g} x {sizes[1]:.4g} arcsec. Its CD or PC matrix "
-            "may be zero, singular or missing."
-        )
-    return sky[0], np.linalg.inv(jacobian)
-
-
 def window_size(place, survey):
     """
     Native pixels on a side of the window that covers the model's field.
@@ -265,83 +232,3 @@ def on_grid(place, survey):
     ideal = np.eye(2) / place.scale
     shift = np.abs(place.matrix - ideal).sum(1).max() * survey.field / 2
     return bool(abs(ratio - 1) <= 0.02 and shift < _GRID_SHIFT)
-
-
-def same_grid(wcs, other, shape):
-    """
-    Whether two WCS agree to 0.05 px at the corners of an image.
-
-    Parameters
-    ----------
-    wcs, other : WCS or None
-        2-D celestial.
-    shape : tuple of int
-        (ny, nx).
-
-    Returns
-    -------
-    same : bool
-        Also where both are None.
-
-    Examples
-    --------
-    >>> from astro_disentangle.data.geometry import same_grid
-    >>> same_grid(None, None, (3, 3))
-    True
-    """
-    if wcs is other:
-        return True
-    if wcs is None or other is None:
-        return False
-    ny, nx = shape
-    x, y = np.array([0, nx - 1, 0, nx - 1.0]), np.array([0, 0, ny - 1, ny - 1.0])
-    try:
-        found = wcs.world_to_pixel(other.pixel_to_world(x, y))
-    except Exception as error:  # WCS libraries raise many types
-        raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
-    return bool(np.abs(np.array(found) - [x, y]).max() < 0.05)
-
-
-def tangent_wcs(coord, matrix, x, y, shape):
-    """
-    A gnomonic WCS with a sky position at a pixel.
-
-    Parameters
-    ----------
-    coord : `~astropy.coordinates.SkyCoord`
-        Sky position of the pixel.
-    matrix : array_like
-        Shape (2, 2), pixels (x, y) per arcsec (west, north).
-    x, y : float
-        0-based pixel.
-    shape : tuple of int
-        (ny, nx) of the image.
-
-    Returns
-    -------
-    wcs : `~astropy.wcs.WCS`
-        2-D, ICRS.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from astropy.coordinates import SkyCoord
-    >>> from astro_disentangle.data.geometry import tangent_wcs
-    >>> sky = SkyCoord(150, 2, unit="deg")
-    >>> wcs = tangent_wcs(sky, np.eye(2) / 0.25, 15.5, 15.5, (32, 32))
-    >>> wcs.wcs.crpix.tolist()
-    [16.5, 16.5]
-    """
-    from astropy.wcs import WCS
-
-    wcs = WCS(naxis=2)
-    centre = coord.icrs
-    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.cunit = ["deg", "deg"]
-    wcs.wcs.radesys = "ICRS"
-    wcs.wcs.crval = [centre.ra.deg, centre.dec.deg]
-    wcs.wcs.crpix = [x + 1, y + 1]
-    wcs.wcs.cd = np.diag([-1.0, 1.0]) @ np.linalg.inv(matrix) / 3600
-    wcs.wcs.set()
-    wcs.pixel_shape = (shape[1], shape[0])
-    return wcs

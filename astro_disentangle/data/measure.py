@@ -252,9 +252,8 @@ def is_large(pixels, good, noise, place):
         return False
     level = np.median(stack[ring])
     total = stack[field].sum()
-    return bool(
-        level > _RING_SIGMA * sigma and level * field.sum() > _RING_SHARE * total
-    )
+    share = level * field.sum() / total if total > 0 else 0.0
+    return bool(level > _RING_SIGMA * sigma and share > _RING_SHARE)
 
 
 def _stacked(pixels, good, noise):

@@ -14,22 +14,20 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.nddata import NDData
 
-from astro_disentangle.data.geometry import locate, same_grid, window_size
-from astro_disentangle.data.measure import (
-    is_blank,
-    is_large,
-    measure_fwhm,
-    measure_noise,
-)
-from astro_disentangle.data.units import lookup, nanojansky_per, variance_of
-from astro_disentangle.data.unpack import match_bands, survey_of, unpack
+from astro_disentangle.data.geometry import locate, window_size
+from astro_disentangle.data.match import match_bands, survey_of
+from astro_disentangle.data.measure import is_blank, is_large
+from astro_disentangle.data.units import lookup
+from astro_disentangle.data.unpack import unpack
+from astro_disentangle.data.wcs import same_grid
+from astro_disentangle.data.window import psf_fwhm, read_window, window_corner
 from astro_disentangle.keys import key
 from astro_disentangle.quality import FLAGS, CutoutError, SurveyMismatchError
 
 __all__ = ["Cutouts", "read_cutouts"]
 
-#: Nothing in the sky is brighter: 1e15 nJy is AB magnitude -6 in one pixel.
-_BRIGHTEST = 1e15
+#: Shares of the window: more bad pixels than this are flagged, and a row is
+#: unusable unless a band has at least this many good ones.
 _BAD_SHARE = 0.05
 _USABLE_SHARE = 0.5
 
@@ -191,7 +189,7 @@ def _read_row(cutout, survey, position):
     place = locate(first.wcs, first.data.shape, survey, meta=meta, position=position)
     _check_field(first.data.shape, place, survey)
     size = window_size(place, survey)
-    corner = _corner(place, size)
+    corner = window_corner(place, size)
     flags = 0
     if first.wcs is None:
         flags |= FLAGS.NO_WCS
@@ -203,7 +201,7 @@ def _read_row(cutout, survey, position):
     pixels = np.zeros((count, size, size), np.float32)
     good = np.zeros((count, size, size), bool)
     noise = np.full(count, np.nan, np.float32)
-    psf_fwhm = np.full(count, np.nan, np.float32)
+    widths = np.full(count, np.nan, np.float32)
     for index, plane in matched.items():
         if plane.data.shape != first.data.shape or not same_grid(
             first.wcs, plane.wcs, first.data.shape
@@ -213,11 +211,11 @@ def _read_row(cutout, survey, position):
                 f"{plane.band!r} and {first.band!r} differ in shape or WCS. Bring "
                 "them to one grid first, for example with reproject."
             )
-        window = _read_window(plane, place, corner, size, survey)
+        window = read_window(plane, place, corner, size, survey)
         pixels[index], good[index], noise[index], inside, more = window
         flags |= more
-        psf_fwhm[index] = _psf_fwhm(plane, place)
-        if not np.isfinite(psf_fwhm[index]):
+        widths[index] = psf_fwhm(plane, place)
+        if not np.isfinite(widths[index]):
             flags |= FLAGS.NO_PSF
         bad = inside & ~good[index]
         if bad.sum() > _BAD_SHARE * bad.size:
@@ -240,7 +238,7 @@ def _read_row(cutout, survey, position):
         pixels=pixels,
         good=good,
         noise=noise,
-        psf_fwhm=psf_fwhm,
+        psf_fwhm=widths,
         affine=np.column_stack([place.matrix, galaxy]).astype(np.float32),
         flags=flags,
         key=number,
@@ -269,92 +267,6 @@ def _check_field(shape, place, survey):
             f"an image must cover at least half of the field of {survey.name}, "
             f"{survey.field:.2f} arcsec; got {smallest:.2f} arcsec."
         )
-
-
-def _corner(place, size):
-    """Pixel of the image at the window's own (0, 0)."""
-    middle = (size - 1) / 2
-    return tuple(int(np.floor(value - middle + 0.5)) for value in (place.x, place.y))
-
-
-def _cut(array, corner, size, fill):
-    """A window of a 2-D array; ``fill`` beyond its edges."""
-    ny, nx = array.shape
-    left, bottom = corner
-    x = slice(max(left, 0), min(left + size, nx))
-    y = slice(max(bottom, 0), min(bottom + size, ny))
-    part = np.asarray(array[y, x])
-    if part.shape == (size, size):
-        return part
-    window = np.full((size, size), fill, part.dtype)
-    window[y.start - bottom : y.stop - bottom, x.start - left : x.stop - left] = part
-    return window
-
-
-def _read_window(plane, place, corner, size, survey):
-    """Pixels in nJy, good, noise, which pixels are in the image, and flags."""
-    flags = 0
-    factor, assumed = nanojansky_per(plane.unit, survey, plane.meta, plane.band)
-    if assumed:
-        flags |= FLAGS.ASSUMED_UNIT
-
-    def window(array, fill, corner=corner, size=size):
-        return _cut(place.turn(array), corner, size, fill)
-
-    def clean(corner=corner, size=size):
-        raw = window(plane.data, 0, corner, size)
-        with np.errstate(all="ignore"):
-            # float64 between, so that numbers near the ends of float32 survive.
-            pixels = raw.astype(np.float64) * factor
-            good = np.abs(pixels) < _BRIGHTEST
-        good &= window(np.broadcast_to(True, plane.data.shape), False, corner, size)
-        if plane.mask is not None:
-            good &= window(plane.mask, 0, corner, size) == 0
-        return pixels, good
-
-    pixels, good = clean()
-    inside = window(np.broadcast_to(True, plane.data.shape), False)
-    noise = np.nan
-    if plane.uncertainty is None:
-        flags |= FLAGS.NO_UNCERTAINTY
-        # A larger region has more sky than the window of a large galaxy.
-        wide = 3 * size
-        shift = (wide - size) // 2
-        around = clean((corner[0] - shift, corner[1] - shift), wide)
-        native = abs(place.scale / survey.pixel_scale - 1) <= 0.02
-        noise = measure_noise(
-            *around,
-            survey.noise_correlation if native else (),
-            lag=max(2, round(2 * survey.pixel_scale / place.scale)),
-        )
-    else:
-        kind, array, unit = plane.uncertainty
-        variance = variance_of(kind, window(array, 0), unit, plane.unit, factor)
-        good &= np.isfinite(variance)
-        if good.any():
-            noise = np.sqrt(np.median(variance[good]))
-    return np.where(good, pixels, 0.0), good, noise, inside, flags
-
-
-def _psf_fwhm(plane, place):
-    """FWHM in arcsec from the PSF image, else from the header, else NaN."""
-    if plane.psf is not None:
-        width = measure_fwhm(plane.psf, place.scale)
-        if np.isfinite(width):
-            return width
-    value = lookup(plane.meta, "PSF_FWHM")
-    if isinstance(value, Mapping):
-        value = lookup(value, plane.band)
-    if value is None:
-        return np.nan
-    try:
-        value = float(value.to_value("arcsec") if hasattr(value, "unit") else value)
-    except (TypeError, ValueError):
-        raise CutoutError(
-            "meta['PSF_FWHM'] must be an angle, a plain number in arcsec; got "
-            f"{value!r}."
-        ) from None
-    return value if 0.05 < value < 20 else np.nan
 
 
 def _identity(meta, pixels, good):

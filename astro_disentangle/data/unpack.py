@@ -11,10 +11,10 @@ import numpy as np
 from astropy.nddata import NDData
 
 from astro_disentangle.data.units import lookup
-from astro_disentangle.quality import CutoutError, SurveyMismatchError
-from astro_disentangle.survey import Survey, get_survey
+from astro_disentangle.data.wcs import celestial
+from astro_disentangle.quality import CutoutError
 
-__all__ = ["Plane", "match_bands", "survey_of", "unpack"]
+__all__ = ["Plane", "unpack"]
 
 _FORMS = (
     "a mapping of band to CCDData, an NDData cube (band, y, x) with meta['bands'], a "
@@ -138,7 +138,7 @@ def _image(band, image):
         mask=_mask(image.mask, shape, what),
         unit=image.unit,
         uncertainty=error,
-        wcs=_celestial(image.wcs),
+        wcs=celestial(image.wcs),
         psf=psf,
         meta=image.meta,
     )
@@ -160,7 +160,7 @@ def _cube(cutout, bands):
     if error is not None:
         _check_shape("'uncertainty'", error.array, shape)
     mask = _mask(cutout.mask, shape, "the cube")
-    wcs = _celestial(cutout.wcs)
+    wcs = celestial(cutout.wcs)
     meta = cutout.meta
     if hasattr(cutout, "survey"):
         meta = {**meta, "SURVEY": cutout.survey}
@@ -223,140 +223,3 @@ def _mask(mask, shape, what):
             f"{np.shape(mask)}, dtype {np.asanyarray(mask).dtype}."
         )
     return np.asanyarray(mask)
-
-
-def _celestial(wcs):
-    """The 2-D celestial part of a WCS; None for none."""
-    if wcs is None:
-        return None
-    if getattr(wcs, "has_celestial", None) is False:
-        raise CutoutError(
-            "'wcs' must be celestial; got axes "
-            f"{list(wcs.wcs.ctype)}. Set it to None if the WCS is unknown."
-        )
-    if hasattr(wcs, "celestial"):
-        wcs = wcs.celestial if wcs.naxis != 2 else wcs
-        numbers = [wcs.wcs.crval, wcs.wcs.crpix, wcs.pixel_scale_matrix]
-        if not all(np.isfinite(value).all() for value in numbers):
-            raise CutoutError("'wcs' has numbers that are not finite.")
-        return wcs
-    low = getattr(wcs, "low_level_wcs", wcs)
-    if low.pixel_n_dim != 2 or low.world_n_dim != 2:
-        raise CutoutError(
-            "'wcs' must be a 2-D celestial WCS; got one of "
-            f"{low.pixel_n_dim} pixel axes. Give its celestial part."
-        )
-    return wcs
-
-
-def survey_of(planes, survey=None):
-    """
-    The survey of a cut-out.
-
-    Parameters
-    ----------
-    planes : list of `Plane`
-        Its planes.
-    survey : str or `~astro_disentangle.Survey`, optional
-        What the caller says; it goes before ``meta["SURVEY"]``.
-
-    Returns
-    -------
-    survey : `~astro_disentangle.Survey`
-        The survey.
-
-    Raises
-    ------
-    SurveyMismatchError
-        If it is unknown, or the bands are of different surveys.
-
-    Examples
-    --------
-    >>> from astropy.nddata import CCDData
-    >>> from astro_disentangle.data.unpack import survey_of, unpack
-    >>> image = CCDData([[1.0]], unit="adu", meta={"SURVEY": "hsc"})
-    >>> survey_of(unpack({"g": image})).name
-    'hsc'
-    """
-    if survey is not None:
-        survey = get_survey(survey)
-        own = lookup(planes[0].meta, "SURVEY")
-        if isinstance(own, Survey) and own != survey:
-            raise SurveyMismatchError(
-                f"'survey' is {survey.name!r}, but the cut-out is a SurveyCutout of "
-                f"{own.name!r}."
-            )
-        return survey
-    said = {}
-    for plane in planes:
-        name = lookup(plane.meta, "SURVEY")
-        if name is not None:
-            said[name.strip().lower() if isinstance(name, str) else name] = plane.band
-    if len(said) > 1:
-        raise SurveyMismatchError(
-            "the bands of a cut-out must be of one survey; got "
-            f"{[str(name) for name in said]} in meta['SURVEY']."
-        )
-    if not said:
-        raise SurveyMismatchError(
-            "the survey of a cut-out must be known; give survey='hsc', say, or set "
-            "meta['SURVEY']."
-        )
-    return get_survey(next(iter(said)))
-
-
-def match_bands(planes, survey):
-    """
-    Planes by number of the survey's band.
-
-    Case does not matter, and prefixes as in "hsc-g" or "DES-G" are dropped.
-
-    Parameters
-    ----------
-    planes : list of `Plane`
-        The planes of a cut-out.
-    survey : `~astro_disentangle.Survey`
-        The survey.
-
-    Returns
-    -------
-    matched : dict of int to `Plane`
-        In the order of the survey's bands.
-
-    Raises
-    ------
-    SurveyMismatchError
-        If the survey has no such band.
-    CutoutError
-        If a band is there twice.
-
-    Examples
-    --------
-    >>> from astropy.nddata import CCDData
-    >>> from astro_disentangle import get_survey
-    >>> from astro_disentangle.data.unpack import match_bands, unpack
-    >>> image = CCDData([[1.0]], unit="adu")
-    >>> sorted(match_bands(unpack({"HSC-I": image}), get_survey("hsc")))
-    [2]
-    """
-    folded = {band.casefold(): index for index, band in enumerate(survey.bands)}
-    matched = {}
-    for plane in planes:
-        name = plane.band.strip()
-        index = folded.get(name.casefold())
-        if name in survey.bands:
-            index = survey.bands.index(name)
-        if index is None:
-            last = name.replace("_", "-").replace(".", "-").rsplit("-", 1)[-1]
-            index = folded.get(last.casefold())
-        if index is None:
-            raise SurveyMismatchError(
-                f"the bands of {survey.name} are {survey.bands}; got {plane.band!r}."
-            )
-        if index in matched:
-            raise CutoutError(
-                f"a cut-out must have each band once; got {matched[index].band!r} and "
-                f"{plane.band!r}."
-            )
-        matched[index] = plane
-    return dict(sorted(matched.items()))

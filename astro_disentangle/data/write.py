@@ -5,9 +5,9 @@ import numpy as np
 from astropy.nddata import StdDevUncertainty
 
 from astro_disentangle.data.cutout import SurveyCutout
-from astro_disentangle.data.geometry import tangent_wcs
 from astro_disentangle.data.measure import render_psf
 from astro_disentangle.data.units import nanojansky_per
+from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.quality import CutoutError
 from astro_disentangle.survey import get_survey
 

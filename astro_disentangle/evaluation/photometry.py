@@ -98,8 +98,8 @@ def image_fwhm(images, pixel_scale):
     >>> from astro_disentangle.evaluation.photometry import image_fwhm
     >>> y, x = np.mgrid[-15.5:16, -15.5:16]
     >>> image = (1 + (x**2 + y**2) / 9.0) ** -3.0
-    >>> image_fwhm(image[None], 1.0).round(2)
-    array([3.06])
+    >>> image_fwhm(image[None], 0.25).round(2)  # 3.06 px
+    array([0.76])
     """
     from scipy.optimize import least_squares
 

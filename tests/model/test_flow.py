@@ -16,10 +16,8 @@ def test_ends_and_velocity_of_the_path():
     assert torch.equal(interpolate(x_0, x_1, zero)[0], x_0)
     assert torch.equal(interpolate(x_0, x_1, zero + 1)[0], x_1)
     t = torch.rand(5, dtype=torch.float64)
-    _, derivative = torch.func.jvp(
-        lambda t: interpolate(x_0, x_1, t)[0], (t,), (torch.ones_like(t),)
-    )
-    torch.testing.assert_close(interpolate(x_0, x_1, t)[1], derivative)
+    ahead, behind = (interpolate(x_0, x_1, t + step)[0] for step in (1e-3, -1e-3))
+    torch.testing.assert_close(interpolate(x_0, x_1, t)[1], (ahead - behind) / 2e-3)
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2)])

@@ -1,0 +1,123 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""Which survey a cut-out is of, and which of its bands each plane is."""
+
+from astro_disentangle.data.units import lookup
+from astro_disentangle.quality import CutoutError, SurveyMismatchError
+from astro_disentangle.survey import Survey, get_survey
+
+__all__ = ["match_bands", "survey_of"]
+
+
+def survey_of(planes, survey=None):
+    """
+    The survey of a cut-out.
+
+    Parameters
+    ----------
+    planes : list of `~astro_disentangle.data.unpack.Plane`
+        Its planes.
+    survey : str or `~astro_disentangle.Survey`, optional
+        What the caller says; it goes before ``meta["SURVEY"]``.
+
+    Returns
+    -------
+    survey : `~astro_disentangle.Survey`
+        The survey.
+
+    Raises
+    ------
+    SurveyMismatchError
+        If it is unknown, or the bands are of different surveys.
+
+    Examples
+    --------
+    >>> from astropy.nddata import CCDData
+    >>> from astro_disentangle.data.match import survey_of
+    >>> from astro_disentangle.data.unpack import unpack
+    >>> image = CCDData([[1.0]], unit="adu", meta={"SURVEY": "hsc"})
+    >>> survey_of(unpack({"g": image})).name
+    'hsc'
+    """
+    if survey is not None:
+        survey = get_survey(survey)
+        own = lookup(planes[0].meta, "SURVEY")
+        if isinstance(own, Survey) and own != survey:
+            raise SurveyMismatchError(
+                f"'survey' is {survey.name!r}, but the cut-out is a SurveyCutout of "
+                f"{own.name!r}."
+            )
+        return survey
+    said = {}
+    for plane in planes:
+        name = lookup(plane.meta, "SURVEY")
+        if name is not None:
+            said[name.strip().lower() if isinstance(name, str) else name] = plane.band
+    if len(said) > 1:
+        raise SurveyMismatchError(
+            "the bands of a cut-out must be of one survey; got "
+            f"{[str(name) for name in said]} in meta['SURVEY']."
+        )
+    if not said:
+        raise SurveyMismatchError(
+            "the survey of a cut-out must be known; give survey='hsc', say, or set "
+            "meta['SURVEY']."
+        )
+    return get_survey(next(iter(said)))
+
+
+def match_bands(planes, survey):
+    """
+    Planes by number of the survey's band.
+
+    Case does not matter, and prefixes as in "hsc-g" or "DES-G" are dropped.
+
+    Parameters
+    ----------
+    planes : list of `~astro_disentangle.data.unpack.Plane`
+        The planes of a cut-out.
+    survey : `~astro_disentangle.Survey`
+        The survey.
+
+    Returns
+    -------
+    matched : dict of int to `~astro_disentangle.data.unpack.Plane`
+        In the order of the survey's bands.
+
+    Raises
+    ------
+    SurveyMismatchError
+        If the survey has no such band.
+    CutoutError
+        If a band is there twice.
+
+    Examples
+    --------
+    >>> from astropy.nddata import CCDData
+    >>> from astro_disentangle import get_survey
+    >>> from astro_disentangle.data.match import match_bands
+    >>> from astro_disentangle.data.unpack import unpack
+    >>> image = CCDData([[1.0]], unit="adu")
+    >>> sorted(match_bands(unpack({"HSC-I": image}), get_survey("hsc")))
+    [2]
+    """
+    folded = {band.casefold(): index for index, band in enumerate(survey.bands)}
+    matched = {}
+    for plane in planes:
+        name = plane.band.strip()
+        index = folded.get(name.casefold())
+        if name in survey.bands:
+            index = survey.bands.index(name)
+        if index is None:
+            last = name.replace("_", "-").replace(".", "-").rsplit("-", 1)[-1]
+            index = folded.get(last.casefold())
+        if index is None:
+            raise SurveyMismatchError(
+                f"the bands of {survey.name} are {survey.bands}; got {plane.band!r}."
+            )
+        if index in matched:
+            raise CutoutError(
+                f"a cut-out must have each band once; got {matched[index].band!r} and "
+                f"{plane.band!r}."
+            )
+        matched[index] = plane
+    return dict(sorted(matched.items()))

@@ -1,0 +1,207 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""World coordinate systems: checked, compared and made."""
+
+import numpy as np
+
+from astro_disentangle.quality import CutoutError
+
+__all__ = ["celestial", "directions", "same_grid", "tangent_wcs"]
+
+
+def celestial(wcs):
+    """
+    The 2-D celestial part of a WCS.
+
+    Parameters
+    ----------
+    wcs : WCS or None
+        As astropy data objects hold it.
+
+    Returns
+    -------
+    wcs : WCS or None
+        With ``pixel_to_world`` and ``world_to_pixel`` of two axes.
+
+    Raises
+    ------
+    CutoutError
+        If it is not celestial or cannot be evaluated.
+
+    Examples
+    --------
+    >>> from astro_disentangle.data.wcs import celestial
+    >>> celestial(None) is None
+    True
+    """
+    from astropy.wcs import WCS
+
+    if wcs is None:
+        return None
+    if isinstance(wcs, WCS):
+        try:
+            if not wcs.has_celestial:
+                raise CutoutError(
+                    f"'wcs' must be celestial; got axes {list(wcs.wcs.ctype)}. Set "
+                    "it to None if the WCS is unknown."
+                )
+            wcs = wcs.celestial if wcs.naxis != 2 else wcs
+            numbers = [wcs.wcs.crval, wcs.wcs.crpix, wcs.pixel_scale_matrix]
+        except CutoutError:
+            raise
+        except Exception as error:  # wcslib raises many types
+            raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
+        if not all(np.isfinite(value).all() for value in numbers):
+            raise CutoutError("'wcs' has numbers that are not finite.")
+        return wcs
+    low = getattr(wcs, "low_level_wcs", wcs)
+    if low.pixel_n_dim != 2 or low.world_n_dim != 2:
+        raise CutoutError(
+            "'wcs' must be a 2-D celestial WCS; got one of "
+            f"{low.pixel_n_dim} pixel axes. Give its celestial part."
+        )
+    return wcs
+
+
+def directions(wcs, x, y):
+    """
+    Sky position of a pixel and the directions there.
+
+    Parameters
+    ----------
+    wcs : WCS
+        2-D celestial.
+    x, y : float
+        0-based pixel.
+
+    Returns
+    -------
+    coord : `~astropy.coordinates.SkyCoord`
+        ICRS.
+    matrix : `~numpy.ndarray`
+        Shape (2, 2), pixels (x, y) per arcsec (west, north).
+
+    Raises
+    ------
+    CutoutError
+        If the WCS is degenerate: its pixels are of no size, or a degree wide.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.coordinates import SkyCoord
+    >>> from astro_disentangle.data.wcs import directions, tangent_wcs
+    >>> sky = SkyCoord(150, 2, unit="deg")
+    >>> wcs = tangent_wcs(sky, np.eye(2) / 0.25, 15.5, 15.5, (32, 32))
+    >>> np.abs(directions(wcs, 15.5, 15.5)[1].round(3)).tolist()
+    [[4.0, 0.0], [0.0, 4.0]]
+    """
+    from astropy.coordinates import SkyCoord
+
+    step = np.array([0.0, 0.5, -0.5, 0.0, 0.0])
+    try:
+        sky = wcs.pixel_to_world(x + step, y + step[[0, 3, 4, 1, 2]])
+        # The 1-D part of a WCS with no celestial axes is no SkyCoord.
+        sky = sky.icrs if isinstance(sky, SkyCoord) else None
+    except Exception as error:  # WCS libraries raise many types
+        raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
+    if sky is None:
+        raise CutoutError("'wcs' must be a 2-D celestial WCS.")
+    lon, lat = sky.ra.radian, sky.dec.radian
+    delta = lon - lon[0]
+    cosine = np.sin(lat[0]) * np.sin(lat) + np.cos(lat[0]) * np.cos(lat) * np.cos(delta)
+    west = -np.cos(lat) * np.sin(delta) / cosine
+    north = (
+        np.cos(lat[0]) * np.sin(lat) - np.sin(lat[0]) * np.cos(lat) * np.cos(delta)
+    ) / cosine
+    offset = np.degrees(np.array([west, north])) * 3600
+    jacobian = np.stack([offset[:, 1] - offset[:, 2], offset[:, 3] - offset[:, 4]], 1)
+    sizes = np.full(2, np.nan)
+    if np.isfinite(jacobian).all():
+        sizes = np.linalg.svd(jacobian, compute_uv=False)
+    if not (sizes[1] > 1e-3 and sizes[0] < 60 and sizes[0] < 5 * sizes[1]):
+        raise CutoutError(
+            "'wcs' must have a pixel scale of an image of galaxies, alike along both "
+            f"axes; got {sizes[0]:.4g} x {sizes[1]:.4g} arcsec. Its CD or PC matrix "
+            "may be zero, singular or missing."
+        )
+    return sky[0], np.linalg.inv(jacobian)
+
+
+def same_grid(wcs, other, shape):
+    """
+    Whether two WCS agree to 0.05 px at the corners of an image.
+
+    Parameters
+    ----------
+    wcs, other : WCS or None
+        2-D celestial.
+    shape : tuple of int
+        (ny, nx).
+
+    Returns
+    -------
+    same : bool
+        Also where both are None.
+
+    Examples
+    --------
+    >>> from astro_disentangle.data.wcs import same_grid
+    >>> same_grid(None, None, (3, 3))
+    True
+    """
+    if wcs is other:
+        return True
+    if wcs is None or other is None:
+        return False
+    ny, nx = shape
+    x, y = np.array([0, nx - 1, 0, nx - 1.0]), np.array([0, 0, ny - 1, ny - 1.0])
+    try:
+        found = wcs.world_to_pixel(other.pixel_to_world(x, y))
+    except Exception as error:  # WCS libraries raise many types
+        raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
+    return bool(np.abs(np.array(found) - [x, y]).max() < 0.05)
+
+
+def tangent_wcs(coord, matrix, x, y, shape):
+    """
+    A gnomonic WCS with a sky position at a pixel.
+
+    Parameters
+    ----------
+    coord : `~astropy.coordinates.SkyCoord`
+        Sky position of the pixel.
+    matrix : array_like
+        Shape (2, 2), pixels (x, y) per arcsec (west, north).
+    x, y : float
+        0-based pixel.
+    shape : tuple of int
+        (ny, nx) of the image.
+
+    Returns
+    -------
+    wcs : `~astropy.wcs.WCS`
+        2-D, ICRS.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.coordinates import SkyCoord
+    >>> from astro_disentangle.data.wcs import tangent_wcs
+    >>> sky = SkyCoord(150, 2, unit="deg")
+    >>> wcs = tangent_wcs(sky, np.eye(2) / 0.25, 15.5, 15.5, (32, 32))
+    >>> wcs.wcs.crpix.tolist()
+    [16.5, 16.5]
+    """
+    from astropy.wcs import WCS
+
+    wcs = WCS(naxis=2)
+    centre = coord.icrs
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.cunit = ["deg", "deg"]
+    wcs.wcs.radesys = "ICRS"
+    wcs.wcs.crval = [centre.ra.deg, centre.dec.deg]
+    wcs.wcs.crpix = [x + 1, y + 1]
+    wcs.wcs.cd = np.diag([-1.0, 1.0]) @ np.linalg.inv(matrix) / 3600
+    wcs.wcs.set()
+    wcs.pixel_shape = (shape[1], shape[0])
+    return wcs
