@@ -229,10 +229,12 @@ def _read_files(paths, band):
     from astropy.nddata import CCDData
 
     from astro_disentangle.data.cutout import SurveyCutout
+    from astro_disentangle.data.headers import check_fits
     from astro_disentangle.quality import CutoutError
 
     whole, single = [], {}
     for path in map(Path, paths):
+        check_fits(path)
         try:
             header = fits.getheader(path)
             if header.get("NAXIS", 0) == 0 and "SURVEY" in header:
@@ -240,8 +242,6 @@ def _read_files(paths, band):
                 continue
             unit = None if "BUNIT" in header else "adu"
             image = CCDData.read(path, unit=unit)
-        except FileNotFoundError:
-            raise CutoutError(f"there is no file '{path}'.") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CutoutError(f"cannot read '{path}' as FITS: {error}") from error
         name = str(band or image.meta.get("BAND", "")).strip()

@@ -10,6 +10,7 @@ its decoder turns latents into pixels, and those go back to the sky as
 import inspect
 import itertools
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -957,7 +958,10 @@ def _each(cutouts, position):
     if isinstance(position, SkyCoord):
         shared = position.isscalar
     else:
-        shared = np.ndim(position) == 1
+        position = list(position)
+        shared = len(position) == 2 and all(
+            isinstance(value, Real) for value in position
+        )
     places = itertools.repeat(position) if shared else iter(position)
     for cutout in cutouts:
         try:

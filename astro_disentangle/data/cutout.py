@@ -4,15 +4,17 @@
 import numbers
 import warnings
 
-import astropy.units as u
 import numpy as np
 from astropy.nddata import CCDData, NDDataRef
 
-from astro_disentangle.data.units import lookup, nanojansky_per
+from astro_disentangle.data.units import lookup
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.survey import get_survey
 
 __all__ = ["SurveyCutout"]
+
+#: Not passed on to single bands: slicing a band would not keep them true.
+_OF_THE_CUBE = ("BANDS", "XGALAXY", "YGALAXY")
 
 
 class SurveyCutout(NDDataRef):
@@ -252,7 +254,7 @@ class SurveyCutout(NDDataRef):
         if wcs is not None and bounds != [slice(0, n) for n in self.data.shape[1:]]:
             wcs = _sliced_wcs(wcs, rows, columns)
         meta = dict(self.meta)
-        for name, part in (("XPOS", columns), ("YPOS", rows)):
+        for name, part in (("XGALAXY", columns), ("YGALAXY", rows)):
             if name in meta:
                 meta[name] = meta[name] - part.start
         error = self.uncertainty
@@ -290,7 +292,7 @@ class SurveyCutout(NDDataRef):
         meta = {
             key: value.item() if isinstance(value, np.generic) else value
             for key, value in self.meta.items()
-            if isinstance(value, plain) and key.upper() != "BANDS"
+            if isinstance(value, plain) and key.upper() not in _OF_THE_CUBE
         }
         meta |= {"SURVEY": self.survey.name, "BAND": self.bands[index]}
         meta["FLAGS"] = self.flags
@@ -349,44 +351,9 @@ class SurveyCutout(NDDataRef):
         >>> round(table["flux"].value[0] / cutout.survey.nanojansky / np.pi, 2)
         np.float64(4.0)
         """
-        from astropy.table import QTable
-        from photutils.aperture import SkyAperture
+        from astro_disentangle.data.aperture import aperture_flux
 
-        if isinstance(aperture, SkyAperture):
-            if self.wcs is None:
-                raise CutoutError("an aperture on the sky needs a cut-out with a WCS.")
-            aperture = aperture.to_pixel(self.wcs)
-        masks = aperture.to_mask(method="exact")
-        masks = [masks] if aperture.isscalar else masks
-        shape = self.data.shape[1:]
-        images = [mask.to_image(shape) for mask in masks]
-        weights = np.stack([np.zeros(shape) if w is None else w for w in images])
-        good = np.isfinite(self.data)
-        if self.mask is not None:
-            good &= ~np.broadcast_to(self.mask, self.data.shape).astype(bool)
-
-        def total(cube, power=1):
-            cube = np.where(good, cube, 0.0).astype(float)
-            return np.einsum("...cyx,pyx->...cp", cube, weights**power)
-
-        flux = total(self.data)
-        error = np.full_like(flux, np.nan)
-        if self.samples is not None and len(self.samples) > 1:
-            error = total(self.samples).std(0, ddof=1)
-        elif self.uncertainty is not None:
-            from astropy.nddata import VarianceUncertainty
-
-            variance = self.uncertainty.represent_as(VarianceUncertainty).array
-            # As photutils has it: a share of a pixel has that share of variance.
-            error = np.sqrt(total(variance))
-        factor, _ = nanojansky_per(self.unit, self.survey, self.meta)
-        if aperture.isscalar:
-            flux, error = flux[:, 0], error[:, 0]
-        table = QTable()
-        table["band"] = list(self.bands)
-        table["flux"] = flux * factor * u.nJy
-        table["flux_err"] = error * factor * u.nJy
-        return table
+        return aperture_flux(self, aperture)
 
     # --- files -----------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from astro_disentangle.data.headers import check_fits
 from astro_disentangle.quality import CutoutError, DisentangleError
 from astro_disentangle.survey import SURVEYS, Survey, get_survey
 
@@ -149,8 +150,7 @@ def read_cutout(path):
     from astropy.io import fits
 
     path = Path(path)
-    if not path.is_file():
-        raise CutoutError(f"there is no file '{path}'.")
+    check_fits(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

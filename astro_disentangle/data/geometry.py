@@ -91,8 +91,8 @@ def locate(wcs, shape, survey, *, meta=None, position=None):
     survey : `~astro_disentangle.Survey`
         Whose pixel scale is expected.
     meta : mapping, optional
-        May hold ``PIXSCALE`` in arcsec, used without a WCS, and ``XPOS`` and
-        ``YPOS``, the 0-based pixel of the galaxy.
+        May hold ``PIXSCALE`` in arcsec, used without a WCS, and ``XGALAXY`` and
+        ``YGALAXY``, the 0-based pixel of the galaxy.
     position : `~astropy.coordinates.SkyCoord` or (float, float), optional
         Sky position or 0-based pixel (x, y); the centre of the image by default.
 
@@ -143,7 +143,7 @@ def _pixel(wcs, shape, meta, position):
     from astropy.coordinates import SkyCoord
 
     if position is None:
-        stored = lookup(meta, "XPOS"), lookup(meta, "YPOS")
+        stored = lookup(meta, "XGALAXY"), lookup(meta, "YGALAXY")
         if all(isinstance(v, numbers.Real) and math.isfinite(v) for v in stored):
             return float(stored[0]), float(stored[1])
         return (shape[1] - 1) / 2, (shape[0] - 1) / 2

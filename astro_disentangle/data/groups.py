@@ -46,7 +46,7 @@ def group_by_position(coords, radius=None):
     )
     chord = 2 * np.sin(radius.to_value(u.rad) / 2)
     groups = np.full(len(coords), -1, dtype=np.int64)
-    tree = cKDTree(points) if len(known) else None
+    tree = cKDTree(points) if known else None
     count = 0
     where = {row: place for place, row in enumerate(known)}
     for row in range(len(coords)):

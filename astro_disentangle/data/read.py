@@ -127,7 +127,7 @@ def read_cutouts(cutouts, survey=None, position=None):
     cutouts = [cutouts] if one else list(cutouts)
     if not cutouts:
         raise CutoutError("'cutouts' must hold at least one cut-out; got none.")
-    places = _positions(position, len(cutouts), one)
+    places = _positions(position, len(cutouts))
     rows = [
         _read_row(cutout, survey, place)
         for cutout, place in zip(cutouts, places, strict=True)
@@ -153,7 +153,7 @@ def _iterable(value):
     return True
 
 
-def _positions(position, count, one):
+def _positions(position, count):
     """One position, or None, for each cut-out."""
     if position is None:
         return [None] * count
@@ -251,7 +251,7 @@ def _read_row(cutout, survey, position):
 def _common(planes):
     """What the headers say about the object, of the first band that says it."""
     meta = {}
-    for name in ("OBJECT_ID", "OBJECT", "PIXSCALE", "XPOS", "YPOS"):
+    for name in ("OBJECT_ID", "OBJECT", "PIXSCALE", "XGALAXY", "YGALAXY"):
         for plane in planes:
             value = lookup(plane.meta, name)
             if value is not None:

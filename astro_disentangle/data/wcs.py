@@ -38,18 +38,18 @@ def celestial(wcs):
     if wcs is None:
         return None
     if isinstance(wcs, WCS):
+        numbers = []
         try:
-            if not wcs.has_celestial:
-                raise CutoutError(
-                    f"'wcs' must be celestial; got axes {list(wcs.wcs.ctype)}. Set "
-                    "it to None if the WCS is unknown."
-                )
-            wcs = wcs.celestial if wcs.naxis != 2 else wcs
-            numbers = [wcs.wcs.crval, wcs.wcs.crpix, wcs.pixel_scale_matrix]
-        except CutoutError:
-            raise
+            if wcs.has_celestial:
+                wcs = wcs.celestial if wcs.naxis != 2 else wcs
+                numbers = [wcs.wcs.crval, wcs.wcs.crpix, wcs.pixel_scale_matrix]
         except Exception as error:  # wcslib raises many types
             raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
+        if not numbers:
+            raise CutoutError(
+                f"'wcs' must be celestial; got axes {list(wcs.wcs.ctype)}. Set it to "
+                "None if the WCS is unknown."
+            )
         if not all(np.isfinite(value).all() for value in numbers):
             raise CutoutError("'wcs' has numbers that are not finite.")
         return wcs

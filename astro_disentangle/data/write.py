@@ -138,7 +138,7 @@ def row_to_cutout(batch, row, *, coord=None, meta=None):
         Number of the row.
     coord : `~astropy.coordinates.SkyCoord`, optional
         Sky position of the galaxy, from which the WCS is made; ``meta`` has its
-        0-based pixel as ``XPOS`` and ``YPOS``.
+        0-based pixel as ``XGALAXY`` and ``YGALAXY``.
     meta : mapping, optional
         Anything else.
 
@@ -163,7 +163,7 @@ def row_to_cutout(batch, row, *, coord=None, meta=None):
     meta["PIXSCALE"] = float(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
     x, y = (float(value) for value in affine[:, 2])
     shape = batch.pixels.shape[-2:]
-    meta |= {"XPOS": x, "YPOS": y}
+    meta |= {"XGALAXY": x, "YGALAXY": y}
     wcs = None
     if coord is not None:
         wcs = tangent_wcs(coord, affine[:, :2], x, y, tuple(shape))

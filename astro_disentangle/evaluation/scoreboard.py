@@ -23,7 +23,13 @@ from astro_disentangle.evaluation.probes import probe_r2, probe_survey, transfer
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.model.network import Network
 
-__all__ = ["encode_pairs", "score_latents", "score_psf", "score_translation"]
+__all__ = [
+    "encode_pairs",
+    "score_instrument",
+    "score_latents",
+    "score_psf",
+    "score_translation",
+]
 
 _PROPERTIES = ("redshift", "log_mass", "magnitude", "log_size", "bulge_fraction")
 _CHUNK = 64
@@ -63,7 +69,7 @@ def encode_pairs(network, batches):
 
 def score_latents(physics, members, pairs, network):
     """
-    Retention, transfer, leakage, instrument and alignment scores.
+    Retention, transfer, leakage and alignment scores.
 
     Parameters
     ----------
@@ -92,18 +98,13 @@ def score_latents(physics, members, pairs, network):
             rows.append(("transfer", f"R2 {name}", f"{one}->{other}", moved))
     survey = probe_survey(physics[a].numpy(), physics[b].numpy())
     rows.append(("leakage", "survey accuracy (logistic)", "physics", survey))
-    group = pairs.group
+    group = pairs.group.numpy()
     for name in physics:
         for part in ("psf_fwhm", "depth"):
             value = pairs.truth[f"{part}_{name}"].numpy()[:, 1]
-            leak = probe_r2(physics[name].numpy(), value, group.numpy())
+            leak = probe_r2(physics[name].numpy(), value, group)
             rows.append(("leakage", f"R2 {part} r from physics", name, leak))
-            for count in (1, 8):
-                z, g, rank = _pooled(network, members[name], group, count)
-                known = probe_r2(z, value[rank], g)
-                measure = f"R2 {part} r, {count} cut-outs, no metadata"
-                rows.append(("instrument", measure, name, known))
-        own, _, _ = _pooled(network, members[name], group, 1)
+        own = _pooled(network, members[name], 1)
         for part in ("redshift", "magnitude"):
             leak = probe_r2(own[galaxy], pairs.truth[part].numpy()[galaxy])
             rows.append(("leakage", f"R2 {part} from own instrument", name, leak))
@@ -115,14 +116,57 @@ def score_latents(physics, members, pairs, network):
 
 
 @torch.inference_mode()
-def _pooled(network, members, group, count):
-    """Latents of sets of ``count`` members, their groups and a row of each."""
-    order = torch.argsort(group, stable=True)
-    sets = order.reshape(-1, count) if count > 1 else order[:, None].sort(0).values
-    chosen = torch.zeros(len(sets), len(members), dtype=torch.bool)
-    chosen.scatter_(1, sets, True)
-    z = torch.cat([network.instrument.pool(members, part) for part in chosen.split(64)])
-    return z.numpy(), group[sets[:, 0]].numpy(), sets[:, 0].numpy()
+def _pooled(network, members, count):
+    """Latents of consecutive sets of ``count`` members, (B / count, I)."""
+    z = []
+    for part in members.split(_CHUNK * count):
+        sets = torch.arange(len(part)) // count
+        chosen = sets[None, :] == torch.arange(len(part) // count)[:, None]
+        z.append(network.instrument.pool(part, chosen))
+    return torch.cat(z).numpy()
+
+
+def score_instrument(network, surveys, *, n_groups, seed):
+    """
+    Seeing and depth read from instrument latents, metadata withheld.
+
+    Parameters
+    ----------
+    network : `~astro_disentangle.model.network.Network`
+        The network.
+    surveys : sequence of `~astro_disentangle.Survey`
+        The two surveys.
+    n_groups : int
+        Groups of 8 galaxies under the same conditions.
+    seed : int
+        Key of the galaxies.
+
+    Returns
+    -------
+    scores : list of tuple
+        Group, measure, survey, R² from 1 and from 8 cut-outs.
+    """
+    from astro_disentangle.simulation import simulate
+
+    members = {survey.name: [] for survey in surveys}
+    truth = []
+    for step in range(-(-n_groups // 8)):
+        sky = simulate(8, 8, surveys, seed=seed, step=step)
+        for name, part in encode_pairs(network, sky.batches)[1].items():
+            members[name].append(part)
+        truth.append(sky.truth)
+    rows = []
+    for survey in surveys:
+        name, every = survey.name, torch.cat(members[survey.name])
+        for part in ("psf_fwhm", "depth"):
+            value = torch.cat([t[f"{part}_{name}"] for t in truth])[::8, 1].numpy()
+            for count in (1, 8):
+                # One set of each group, so that rows are independent.
+                sets = every.unflatten(0, (-1, 8))[:, :count].flatten(0, 1)
+                known = probe_r2(_pooled(network, sets, count), value)
+                measure = f"R2 {part} r, {count} cut-outs, no metadata"
+                rows.append(("instrument", measure, name, known))
+    return rows
 
 
 @torch.inference_mode()
@@ -199,8 +243,8 @@ def score_translation(network, pairs, *, n_samples, n_steps, seed):
             low, high = np.percentile(ratio, [16, 84])
             rows.append(("flux", f"half 16-84% {band}", direction, (high - low) / 2))
         noise = target.noise[:, :, None, None]
-        error = ((mean - truth) / noise).square().mean().sqrt()
-        empty = (truth / noise).square().mean().sqrt()
+        error = ((mean - truth) / noise).square().nanmean().sqrt()
+        empty = (truth / noise).square().nanmean().sqrt()
         rows.append(
             ("error", "RMS of mean - truth over noise", direction, float(error))
         )
@@ -276,19 +320,16 @@ def score_psf(network, surveys, *, n_stars, n_samples, n_steps, seed):
         reached = np.concatenate(reached)
         fine = np.isfinite(reached) & np.isfinite(truth)
         ratio = reached[fine] / truth[fine] - 1
-        slope = (
-            np.polyfit(truth[fine], reached[fine], 1)[0] if fine.sum() > 2 else np.nan
-        )
+        low = high = median = slope = np.nan
+        if fine.sum() > 2:
+            low, median, high = np.percentile(ratio, [16, 50, 84])
+            slope = np.polyfit(truth[fine], reached[fine], 1)[0]
         direction = f"{one}->{other}"
         rows += [
-            ("psf", "FWHM reached / asked - 1, median", direction, np.median(ratio)),
-            (
-                "psf",
-                "its scatter (16-84%)/2",
-                direction,
-                np.diff(np.percentile(ratio, [16, 84]))[0] / 2,
-            ),
+            ("psf", "FWHM reached / asked - 1, median", direction, median),
+            ("psf", "its scatter (16-84%)/2", direction, (high - low) / 2),
             ("psf", "slope of reached against asked", direction, slope),
+            ("psf", "share of stars with a fit", direction, fine.mean()),
         ]
     return rows
 
@@ -334,7 +375,8 @@ def main(arguments=None):
     parser.add_argument("--weights", default="default")
     parser.add_argument("--simulated", type=int, default=1024, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--groups", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--stars", type=int, default=64)
     parser.add_argument("--output", type=Path)
@@ -352,6 +394,9 @@ def main(arguments=None):
     for network in (trained, untrained):
         physics, members = encode_pairs(network, pairs.batches)
         rows = score_latents(physics, members, pairs, network)
+        rows += score_instrument(
+            network, surveys, n_groups=options.groups, seed=options.seed + 2
+        )
         rows += score_translation(
             network,
             pairs,

@@ -141,16 +141,17 @@ class Network(nn.Module):
 
     def observation(self, batch):
         """What is known of the observation, (B, 5 C), as in `View`."""
-        survey = batch.survey
-        present = batch.present
+        return self._numbers(batch.survey, batch.present, batch.psf_fwhm, batch.noise)
+
+    def _numbers(self, survey, present, psf_fwhm, noise):
+        """Presence, and the known of FWHM and noise on the scale of `View`."""
         parts = [present.float()]
         typical = (survey.psf_fwhm, survey.pixel_noise())
-        values = (batch.psf_fwhm, batch.noise)
-        for value, usual, gain in zip(values, typical, _GAINS, strict=True):
+        for value, usual, gain in zip((psf_fwhm, noise), typical, _GAINS, strict=True):
             known = present & value.isfinite() & (value > 0)
             usual = torch.tensor(usual, dtype=torch.float32, device=value.device)
             ratio = torch.where(known, value / usual, torch.ones_like(value))
-            parts += [known.float(), _gauge(ratio, gain)]
+            parts += [known.float(), gain * ratio.log2().clamp(-2, 2)]
         return torch.cat(parts, 1)
 
     def describe(self, survey, psf_fwhm, noise):
@@ -162,27 +163,15 @@ class Network(nn.Module):
         survey : str
             Name of the survey.
         psf_fwhm, noise : `torch.Tensor`
-            Shape (B, C), arcsec and nJy per native pixel.
+            Shape (B, C), arcsec and nJy per native pixel; NaN where not given.
 
         Returns
         -------
         z_instrument : `torch.Tensor`
             Shape (B, I).
         """
-        described = self.surveys[survey]
-        usual = torch.tensor([described.psf_fwhm, described.pixel_noise()])
-        usual = usual.to(psf_fwhm)
-        ones = torch.ones_like(psf_fwhm)
-        observation = torch.cat(
-            [
-                ones,
-                ones,
-                _gauge(psf_fwhm / usual[0], _GAINS[0]),
-                ones,
-                _gauge(noise / usual[1], _GAINS[1]),
-            ],
-            1,
-        )
+        every = torch.ones_like(psf_fwhm, dtype=torch.bool)
+        observation = self._numbers(self.surveys[survey], every, psf_fwhm, noise)
         members = self.instrument.described(survey, observation)
         own = torch.eye(len(members), dtype=torch.bool, device=members.device)
         return self.instrument.pool(members, own)
@@ -222,8 +211,3 @@ class Network(nn.Module):
         # Stretched pixels beyond this are no image: keep sinh finite.
         x = x.clamp(-math.log(1e6), math.log(1e8))
         return self.unstretch(x, target).unflatten(0, (-1, samples))
-
-
-def _gauge(ratio, gain):
-    """A ratio to the typical value on the scale of `View.observation`."""
-    return gain * ratio.log2().clamp(-2, 2)

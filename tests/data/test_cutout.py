@@ -71,6 +71,12 @@ def test_is_a_mapping_of_bands():
         cutout["i"]
 
 
+def test_slicing_moves_the_galaxy_too():
+    cutout = make(meta={"XGALAXY": 16.25, "YGALAXY": 14.0})
+    assert cutout[:, 4:, 6:].meta == {"XGALAXY": 10.25, "YGALAXY": 10.0}
+    assert "XGALAXY" not in cutout["g"].meta
+
+
 def test_slicing_keeps_psf_and_moves_wcs():
     cutout = make()
     part = cutout[:, 3:20, 4:-3]

@@ -364,11 +364,10 @@ def test_orientation(angle, parity):
 def test_positions(plain):
     views = mapping()
     for position in (SKY, (24.5, 24.5), [SKY], [(24.5, 24.5)], SKY.galactic, [None]):
-        places = position if isinstance(position, list) else position
         read = read_cutouts(
             [views] if isinstance(position, list) else views,
             survey="legacy",
-            position=places,
+            position=position,
         )
         same(plain, read)
     moved = SKY.spherical_offsets_by(-2 * 0.262 * u.arcsec, 3.2 * 0.262 * u.arcsec)
