@@ -84,7 +84,10 @@ def test_fit_and_use(tmp_path, capsys):
     ("words", "message"),
     [
         (["transform", "none.fits", "--output", "x.ecsv"], "none.fits"),
-        (["translate", __file__, "--survey", "legacy", "--output", "x"], "not a FITS file"),
+        (
+            ["translate", __file__, "--survey", "legacy", "--output", "x"],
+            "not a FITS file",
+        ),
         (["fit", "--pairs", "nowhere", "--output", "x"], "nowhere"),
     ],
 )

@@ -13,8 +13,12 @@ reads :math:`x_t` in patches of the target survey and returns
 For a pixel of pure noise of variance :math:`v`, :math:`a(t) x_t` is the exact
 mean velocity :math:`E[x_1 - x_0 | x_t]` and :math:`b` is the standard deviation
 about it, so that the network :math:`F` has a target of unit variance at every
-time and starts from the right answer for empty sky.
+time and starts from the right answer for empty sky. The variance is that of the
+stretched sky noise which the instrument latent tells for each band: depth is
+painted as asked even where :math:`x_t` itself would betray it to the network.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -26,15 +30,13 @@ from astro_disentangle.model.blocks import (
     normalise_channels,
 )
 
-__all__ = ["PATCHES", "Decoder", "precondition"]
+__all__ = ["PATCHES", "Decoder", "Prepared", "precondition"]
 
 #: Patches on a side of a stamp, for every survey.
 PATCHES = 16
-#: Variance of stretched sky noise, for which the flow is preconditioned.
-SKY_VARIANCE = 0.2
 
 
-def precondition(t):
+def precondition(t, v):
     """
     Factors of the pixels and of the network in the velocity.
 
@@ -42,23 +44,53 @@ def precondition(t):
     ----------
     t : `torch.Tensor`
         Times, any shape.
+    v : `torch.Tensor`
+        Variance of the stretched sky noise, of a shape that goes with ``t``.
 
     Returns
     -------
     a, b : `torch.Tensor`
-        Factors of ``x_t`` and of the network's output, same shape.
+        Factors of ``x_t`` and of the network's output.
 
     Examples
     --------
     >>> import torch
     >>> from astro_disentangle.model.decoder import precondition
-    >>> a, b = precondition(torch.tensor([0.0, 1.0]))
+    >>> a, b = precondition(torch.tensor([0.0, 1.0]), torch.tensor(0.2))
     >>> a.tolist()
     [-1.0, 1.0]
     """
-    v = SKY_VARIANCE
     total = t**2 * v + (1 - t) ** 2
     return (t * v - (1 - t)) / total, (v / total).sqrt()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """
+    All that the decoder knows before the flow starts.
+
+    Parameters
+    ----------
+    target : str
+        Survey to paint, of C bands.
+    c : `torch.Tensor`
+        Shape (B, D), conditioning vector.
+    fine, coarse : `torch.Tensor`
+        Shapes (B, W, 16, 16) and (B, 2 W, 8, 8), the canvas.
+    sky : `torch.Tensor`
+        Shape (B, C), variance of the stretched sky noise.
+    """
+
+    target: str
+    c: torch.Tensor
+    fine: torch.Tensor
+    coarse: torch.Tensor
+    sky: torch.Tensor
+
+    def repeat(self, count):
+        """Every row ``count`` times, one after the other."""
+        rows = (self.c, self.fine, self.coarse, self.sky)
+        return Prepared(self.target, *(r.repeat_interleave(count, 0) for r in rows))
 
 
 class Decoder(nn.Module):
@@ -126,7 +158,9 @@ class Decoder(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def prepare(self, z_physics, z_instrument, *, source, observation, target, offset):
+    def prepare(
+        self, z_physics, z_instrument, *, source, observation, target, offset, sky
+    ):
         """
         All that does not depend on the time of the flow.
 
@@ -142,15 +176,18 @@ class Decoder(nn.Module):
             Survey to paint.
         offset : `torch.Tensor`
             Shape (B, 2), galaxy minus centre of the stamp in target pixels.
+        sky : `torch.Tensor`
+            Shape (B, C), variance of the target's stretched sky noise.
 
         Returns
         -------
-        prepared : tuple
-            Target survey, conditioning vector and canvas, for `forward`.
+        prepared : `Prepared`
+            For `forward`.
         """
         c = self.merge(torch.cat([z_physics, z_instrument, offset], 1))
         c = c + self.source[source](observation) + self.target[target]
-        return target, c, self.canvas(z_physics, functional.silu(c))
+        fine, coarse = self.canvas(z_physics, functional.silu(c))
+        return Prepared(target, c, fine, coarse, sky)
 
     def forward(self, x_t, t, prepared):
         """
@@ -162,7 +199,7 @@ class Decoder(nn.Module):
             Shape (B, C, N, N), stretched pixels of the target survey.
         t : `torch.Tensor`
             Shape (B,), times from 0 (noise) to 1 (image).
-        prepared : tuple
+        prepared : `Prepared`
             From `prepare`.
 
         Returns
@@ -170,17 +207,18 @@ class Decoder(nn.Module):
         u : `torch.Tensor`
             Shape (B, C, N, N), float32.
         """
-        target, c, (fine, coarse) = prepared
-        a, b = (factor[:, None, None, None] for factor in precondition(t))
-        c = functional.silu(c + self.time(t))
+        target = prepared.target
+        a, b = precondition(t[:, None], prepared.sky)
+        a, b = a[:, :, None, None], b[:, :, None, None]
+        c = functional.silu(prepared.c + self.time(t))
         scaled = x_t / (t**2 + (1 - t) ** 2).sqrt()[:, None, None, None]
         scaled = scaled.contiguous(memory_format=torch.channels_last)
 
-        h = self.patch[target](scaled) + fine
+        h = self.patch[target](scaled) + prepared.fine
         for block in self.fine:
             h = block(h, c)
         skip = h
-        h = self.down(h) + coarse
+        h = self.down(h) + prepared.coarse
         for block in self.coarse:
             h = block(h, c)
         h = functional.pixel_shuffle(self.up(h), 2)

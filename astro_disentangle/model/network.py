@@ -5,6 +5,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -102,6 +103,10 @@ class Network(nn.Module):
             config.decoder_depth,
             2 * config.condition,
         )
+        nodes, weights = np.polynomial.hermite_e.hermegauss(16)
+        weights = weights / weights.sum()
+        self.register_buffer("nodes", torch.tensor(nodes).float(), persistent=False)
+        self.register_buffer("weights", torch.tensor(weights).float(), persistent=False)
         self.to(memory_format=torch.channels_last)
 
     def softening(self, survey, scale=None):
@@ -176,6 +181,54 @@ class Network(nn.Module):
         own = torch.eye(len(members), dtype=torch.bool, device=members.device)
         return self.instrument.pool(members, own)
 
+    def sky_variance(self, z_instrument, survey):
+        """
+        Variance of the stretched sky noise that an instrument latent tells.
+
+        Noise of ``r`` times the survey's typical standard deviation has, after
+        the stretch, the variance ``E[asinh(r n / SOFTENING)**2]`` with ``n``
+        normal, here by Gauss-Hermite quadrature.
+
+        Parameters
+        ----------
+        z_instrument : `torch.Tensor`
+            Shape (B, I).
+        survey : str
+            Name of the survey.
+
+        Returns
+        -------
+        variance : `torch.Tensor`
+            Shape (B, C), float32.
+        """
+        told = self.instrument.reading[survey](z_instrument).float().chunk(2, 1)[1]
+        ratio = (told / _GAINS[1]).clamp(-2, 2).exp2()
+        stretched = torch.asinh(ratio[:, :, None] * self.nodes / SOFTENING)
+        return (stretched.square() * self.weights).sum(2)
+
+    def prepare(self, z_physics, z_instrument, *, target, **known):
+        """
+        `Decoder.prepare` with the sky of the instrument latent.
+
+        Parameters
+        ----------
+        z_physics, z_instrument : `torch.Tensor`
+            Shapes (B, P) and (B, I).
+        target : str
+            Survey to paint.
+        **known
+            ``source``, ``observation`` and ``offset`` of `Decoder.prepare`.
+
+        Returns
+        -------
+        prepared : `~astro_disentangle.model.decoder.Prepared`
+            For the decoder.
+        """
+        sky = self.sky_variance(z_instrument, target)
+        return self.decoder.prepare(
+            z_physics, z_instrument, target=target, sky=sky, **known
+        )
+
     def translate(self, z_physics, z_instrument, x_0, *, prepare, n_steps, solver):
         """
         Samples of the target survey's image.
@@ -187,7 +240,7 @@ class Network(nn.Module):
         x_0 : `torch.Tensor`
             Shape (B, S, C, N, N), noise of S samples each.
         prepare : dict
-            Further arguments of `Decoder.prepare`.
+            Further arguments of `prepare`.
         n_steps : int
             Steps of the integrator.
         solver : str
@@ -199,15 +252,13 @@ class Network(nn.Module):
             Shape (B, S, C, N, N), nJy.
         """
         samples = x_0.shape[1]
-        target, c, canvas = self.decoder.prepare(z_physics, z_instrument, **prepare)
-        c = c.repeat_interleave(samples, 0)
-        canvas = tuple(part.repeat_interleave(samples, 0) for part in canvas)
+        prepared = self.prepare(z_physics, z_instrument, **prepare).repeat(samples)
         x = integrate(
-            lambda x, t: self.decoder(x, t, (target, c, canvas)),
+            lambda x, t: self.decoder(x, t, prepared),
             x_0.flatten(0, 1),
             n_steps=n_steps,
             solver=solver,
         )
         # Stretched pixels beyond this are no image: keep sinh finite.
         x = x.clamp(-math.log(1e6), math.log(1e8))
-        return self.unstretch(x, target).unflatten(0, (-1, samples))
+        return self.unstretch(x, prepared.target).unflatten(0, (-1, samples))

@@ -59,7 +59,7 @@ def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", unti
         torch.manual_seed(TRAINING_SEED)
         network = Network(surveys, NetworkConfig()).to(device)
     settings = Settings(
-        n_steps=n_steps, warmup=200, seed=TRAINING_SEED, learning_rate=1.5e-3
+        n_steps=n_steps, warmup=200, seed=TRAINING_SEED, learning_rate=1e-3
     )
     source = SimulatedSource(surveys, seed=TRAINING_SEED, device=device)
     trainer = Trainer(network, source, RECIPES[recipe], settings, output)

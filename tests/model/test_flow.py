@@ -62,7 +62,9 @@ def test_precondition_is_the_posterior_mean_of_gaussian_noise():
         x_1 = x_1 * variance**0.5
         x_t, u = (1 - time) * x_0 + time * x_1, x_1 - x_0
         slope = (x_t * u).mean() / (x_t**2).mean()
-        a, b = precondition(torch.tensor(time, dtype=torch.float64))
+        a, b = precondition(
+            torch.tensor(time, dtype=torch.float64), torch.tensor(variance)
+        )
         assert a.item() == pytest.approx(slope.item(), abs=0.01)
         assert b.item() == pytest.approx((u - slope * x_t).std().item(), rel=0.01)
 

@@ -34,7 +34,7 @@ def _velocity(network, source, target, rows=3):
     view = _view(source, rows)
     members = network.instrument.members(_view(target, rows, 1))
     z_instrument = network.instrument.pool(members, torch.eye(rows).bool())
-    prepared = network.decoder.prepare(
+    prepared = network.prepare(
         network.physics(view),
         z_instrument,
         source=source.name,
@@ -137,7 +137,7 @@ def test_cost_is_within_the_design(surveys):
         z = network.instrument.pool(
             network.instrument.members(view), torch.ones(1, 1).bool()
         )
-        prepared = network.decoder.prepare(
+        prepared = network.prepare(
             z_physics,
             z,
             source="hsc",

@@ -57,17 +57,17 @@ def test_the_target_is_never_encoded(tiny_network, step, surveys):
         )
     ]
     prepared = []
-    original = network.decoder.prepare
+    original = network.prepare
 
     def spy(z_physics, z_instrument, **rest):
         prepared.append((rest["source"], rest["target"]))
         return original(z_physics, z_instrument, **rest)
 
-    network.decoder.prepare = spy
+    network.prepare = spy
     try:
         objective(network, step, seed=0)
     finally:
-        network.decoder.prepare = original
+        network.prepare = original
         for hook in hooks:
             hook.remove()
     assert sorted(encoded) == ["hsc", "legacy"]
