@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """Encoders and decoder: shapes, sets, independence of rows, cost."""
 
+import math
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -158,3 +160,44 @@ def test_batch_size_does_not_matter(tiny_network, surveys):
         together = network.physics(view)
         alone = torch.cat([network.physics(view[row : row + 1]) for row in range(7)])
     assert (together - alone).abs().max() <= 1e-5 * together.std()
+
+
+def test_sky_variance_is_that_of_stretched_noise(tiny_network):
+    """Against simulated noise, for the noise that the reading layer tells."""
+    layer = tiny_network.instrument.reading["legacy"]
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(400_000, generator=generator)
+    with torch.no_grad():
+        layer.weight.zero_()
+        for ratio in (0.5, 1.0, 2.0):
+            layer.bias.fill_(2.5 * math.log2(ratio))
+            told = tiny_network.sky_variance(torch.zeros(1, 8), "legacy")
+            true = torch.asinh(ratio * normal / 2).square().mean().item()
+            assert told[0].tolist() == pytest.approx([true] * 4, rel=0.01)
+
+
+def test_painted_noise_follows_the_instrument(tiny_network):
+    """Even an untrained decoder paints as much noise as the latent tells."""
+    layer = tiny_network.instrument.reading["legacy"]
+    x_0 = torch.randn(1, 8, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    for ratio in (0.7, 1.5):
+        with torch.no_grad():
+            layer.weight.zero_()
+            layer.bias.fill_(2.5 * math.log2(ratio))
+            pixels = tiny_network.translate(
+                torch.zeros(1, 16),
+                torch.zeros(1, 8),
+                x_0,
+                prepare={
+                    "source": "hsc",
+                    "observation": torch.zeros(1, 25),
+                    "target": "legacy",
+                    "offset": torch.zeros(1, 2),
+                },
+                n_steps=16,
+                solver="midpoint",
+            )
+        # The flow is Gaussian where the sky is: after the stretch.
+        painted = tiny_network.stretch(pixels[0], "legacy").square().mean((0, 2, 3))
+        told = tiny_network.sky_variance(torch.zeros(1, 8), "legacy")[0]
+        assert painted.tolist() == pytest.approx(told.tolist(), rel=0.05)
