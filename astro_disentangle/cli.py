@@ -9,6 +9,9 @@ from pathlib import Path
 
 __all__ = ["main"]
 
+#: Formats that hold a latent of many numbers in one column.
+_TABLES = (".ecsv", ".fits")
+
 
 def main(arguments=None):
     """
@@ -161,6 +164,10 @@ def _demo(options):
 def _transform(options):
     from astro_disentangle.disentangler import Disentangler
 
+    if options.output.suffix not in _TABLES:
+        raise ValueError(
+            f"'--output' must end in one of {_TABLES}; got '{options.output}'."
+        )
     cutouts = _read_files(options.files, options.band)
     model = Disentangler.load(options.weights)
     latents = model.transform(cutouts, survey=options.survey)
@@ -192,8 +199,9 @@ def _translate(options):
         progress=sys.stderr.isatty(),
     )
     options.output.mkdir(parents=True, exist_ok=True)
-    for view in views:
-        for path in _write_bands(view, str(view.meta["OBJECT"]), options.output):
+    names = _distinct([str(view.meta["OBJECT"]) for view in views])
+    for name, view in zip(names, views, strict=True):
+        for path in _write_bands(view, name, options.output):
             print(path)
 
 
@@ -225,10 +233,6 @@ def _fit(options):
 
 def _read_files(paths, band):
     """Cut-outs from FITS files: whole ones, or one band each, by object."""
-    from astropy.io import fits
-    from astropy.nddata import CCDData
-
-    from astro_disentangle.data.cutout import SurveyCutout
     from astro_disentangle.data.headers import check_fits
     from astro_disentangle.quality import CutoutError
 
@@ -236,27 +240,61 @@ def _read_files(paths, band):
     for path in map(Path, paths):
         check_fits(path)
         try:
-            header = fits.getheader(path)
-            if header.get("NAXIS", 0) == 0 and "SURVEY" in header:
-                whole.append(SurveyCutout.read(path))
-                continue
-            unit = None if "BUNIT" in header else "adu"
-            image = CCDData.read(path, unit=unit)
+            image = _read_image(path)
         except (OSError, ValueError, TypeError, KeyError) as error:
+            if isinstance(error, CutoutError):
+                raise
             raise CutoutError(f"cannot read '{path}' as FITS: {error}") from error
-        name = str(band or image.meta.get("BAND", "")).strip()
+        if not hasattr(image, "header"):
+            whole.append(image)
+            continue
+        name = str(image.meta.get("BAND") or band or "").strip()
         if not name:
             raise CutoutError(
                 f"'{path}' does not say its band; give --band or a BAND header."
             )
         stem = re.sub(rf"[_.-]?{re.escape(name)}$", "", path.stem) or path.parent.name
         found = str(image.meta.get("OBJECT", "")).strip() or stem
-        image.meta.setdefault("OBJECT", found)
+        image.meta["OBJECT"] = found.encode("ascii", "replace").decode()
+        image.meta["BAND"] = name
         group = single.setdefault((path.parent, found), {})
         if name in group:
             raise CutoutError(f"two files hold band {name!r} of {found!r}: '{path}'.")
         group[name] = image
     return [*whole, *single.values()]
+
+
+def _read_image(path):
+    """A whole cut-out, or the first image of a file."""
+    import astropy.units as u
+    from astropy.io import fits
+    from astropy.nddata import CCDData
+
+    from astro_disentangle.data.cutout import SurveyCutout
+
+    with fits.open(path) as hdus:
+        first = hdus[0].header
+        if first.get("NAXIS", 0) == 0 and {"SURVEY", "BANDS"} <= set(first):
+            return SurveyCutout.read(path)
+        images = [
+            number
+            for number, hdu in enumerate(hdus)
+            if hdu.is_image and hdu.header.get("NAXIS", 0)
+        ]
+        number = images[0] if images else 0
+        # Without a unit the reader assumes the survey's and flags the row.
+        told = "BUNIT" in hdus[number].header
+    return CCDData.read(
+        path, hdu=number, unit=None if told else u.dimensionless_unscaled
+    )
+
+
+def _distinct(names):
+    """The names, numbered where one stands for several objects."""
+    return [
+        f"{name}_{names[:place].count(name) + 1}" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
 
 
 def _write_bands(view, name, folder):

@@ -9,10 +9,10 @@ its decoder turns latents into pixels, and those go back to the sky as
 
 import inspect
 import itertools
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from pathlib import Path
-from types import SimpleNamespace
 
 import astropy.units as u
 import numpy as np
@@ -23,7 +23,8 @@ from astropy.table import QTable
 
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
 from astro_disentangle.data.pairs import PairedCutouts
-from astro_disentangle.data.read import read_cutouts
+from astro_disentangle.data.read import Cutouts, read_cutouts
+from astro_disentangle.data.units import lookup
 from astro_disentangle.data.write import to_cutout
 from astro_disentangle.keys import seed_of, torch_generator
 from astro_disentangle.model.bank import Conditions, InstrumentBank
@@ -31,9 +32,11 @@ from astro_disentangle.model.flow import EVALUATIONS
 from astro_disentangle.model.network import Network, NetworkConfig
 from astro_disentangle.quality import (
     FLAGS,
+    CutoutError,
     NotFittedError,
     SurveyMismatchError,
     WeightsError,
+    check_count,
 )
 from astro_disentangle.survey import Survey, get_survey
 
@@ -42,6 +45,8 @@ __all__ = ["Disentangler"]
 _WEIGHTS = Path(__file__).parent / "weights"
 _SOLVER = "midpoint"
 _STEPS = 8
+#: Initial weights come from torch's global generator, one network at a time.
+_SEEDING = threading.Lock()
 
 
 class Disentangler:
@@ -180,9 +185,15 @@ class Disentangler:
         network = self._fitted()
         z_donors = None
         if donors is not None:
-            z_donors = self._conditions_like(donors, survey, batch_size).z_instrument
+            given = self._conditions_like("donors", donors, survey, batch_size)
+            z_donors = given.z_instrument
         parts = []
         for read in self._read(cutouts, survey, position, batch_size, progress):
+            if z_donors is not None and read.batch.survey != given.survey:
+                raise SurveyMismatchError(
+                    f"'donors' are of {given.survey.name}, the cut-outs of "
+                    f"{read.batch.survey.name}."
+                )
             with torch.inference_mode():
                 z_physics, z_own = self._encode(network, read.batch)
             if z_donors is not None:
@@ -307,7 +318,8 @@ class Disentangler:
         """
         network = self._fitted()
         target = self._survey(survey)
-        _check_count("n_samples", n_samples)
+        n_samples = check_count("n_samples", n_samples)
+        n_steps = check_count("n_steps", n_steps)
         chosen = _check_bands(bands, target)
         conditions = self._conditions(target, like, psf_fwhm, depth, batch_size)
         seed = seed_of(random_state)
@@ -326,7 +338,7 @@ class Disentangler:
                         chosen,
                         conditions,
                         return_samples,
-                        {"NSTEPS": int(n_steps), "SEED": seed},
+                        {"NSTEPS": n_steps, "SEED": seed},
                     )
                 )
         return results[0] if _is_one(cutouts) else results
@@ -377,19 +389,18 @@ class Disentangler:
         if unknown := sorted(set(options) - allowed):
             raise TypeError(f"reconstruct() has no option {unknown[0]!r}.")
         position = options.pop("position", None)
+        options["random_state"] = seed_of(options.get("random_state"))
         views = []
-        for cutout, place in _each(cutouts, position):
-            read = read_cutouts(cutout, survey=survey, position=place)
+        for read in self._read(cutouts, survey, position, 1, progress=False):
             own = read.batch.survey
+            usable = not int(read.batch.flags[0]) & FLAGS.UNUSABLE
             views.append(
                 self.translate(
-                    cutout,
+                    read,
                     survey=own,
-                    source=own,
-                    position=place,
-                    like=SimpleNamespace(read=read),
+                    like=read if usable else None,
                     **options,
-                )
+                )[0]
             )
         return views[0] if _is_one(cutouts) else views
 
@@ -405,6 +416,7 @@ class Disentangler:
                         torch.randn(
                             shape,
                             generator=torch_generator(seed, "translate", key, sample),
+                            dtype=torch.float32,
                         )
                         for sample in range(n_samples)
                     ]
@@ -422,7 +434,9 @@ class Disentangler:
                 "source": batch.survey.name,
                 "observation": view.observation,
                 "target": target.name,
-                "offset": torch.zeros(len(batch), 2, device=device),
+                "offset": torch.zeros(
+                    len(batch), 2, dtype=torch.float32, device=device
+                ),
             },
             n_steps=n_steps,
             solver=_SOLVER,
@@ -475,59 +489,79 @@ class Disentangler:
                     "'like' already gives the conditions; leave out 'psf_fwhm' and "
                     "'depth'."
                 )
-            if isinstance(like, SimpleNamespace):
-                return self._observed([like.read.batch])
-            return self._conditions_like(like, target, batch_size)
-        typical = self.bank_.typical(target.name)
+            return self._conditions_like("like", like, target, batch_size)
+        typical = self._typical(target)
         if psf_fwhm is None and depth is None:
             return typical
         fwhm = _per_band("psf_fwhm", psf_fwhm, target, u.arcsec)
-        usual = typical.psf_fwhm.numpy()
-        usual = np.where(np.isfinite(usual), usual, target.psf_fwhm)
-        fwhm = np.where(np.isfinite(fwhm), fwhm, usual)
-        if not ((fwhm > 0.1) & (fwhm < 10)).all():
+        fwhm = np.where(np.isnan(fwhm), typical.psf_fwhm.numpy(), fwhm)
+        ratio = np.divide(fwhm, target.psf_fwhm)
+        if not ((ratio > 0.5) & (ratio < 2)).all():
             raise ValueError(
-                "'psf_fwhm' must be between 0.1 and 10 arcsec; got "
-                f"{fwhm.tolist()} arcsec."
+                "'psf_fwhm' must be within a factor 2 of the survey's usual "
+                f"{target.psf_fwhm} arcsec; got {fwhm.tolist()}."
             )
         m5 = _per_band("depth", depth, target, u.mag)
-        noise = np.array(
-            target.pixel_noise(np.where(np.isfinite(m5), m5, target.depth), fwhm)
-        )
-        given = typical.noise.numpy()
-        keep = ~np.isfinite(m5) & np.isfinite(given)
-        noise = torch.tensor(np.where(keep, given, noise), dtype=torch.float32)
+        noise = target.pixel_noise(np.where(np.isnan(m5), target.depth, m5), fwhm)
+        ratio = np.divide(noise, target.pixel_noise())
+        if not ((ratio > 0.25) & (ratio < 4) | np.isnan(m5)).all():
+            usual = np.round(m5 + 2.5 * np.log10(ratio), 2)
+            raise ValueError(
+                f"'depth' must be within 1.5 mag of {usual.tolist()} mag, the "
+                f"survey's usual at that FWHM; got {m5.tolist()}."
+            )
+        noise = np.where(np.isnan(m5), typical.noise.numpy(), noise)
+        noise = torch.tensor(noise, dtype=torch.float32)
         fwhm = torch.tensor(fwhm, dtype=torch.float32)
         with torch.inference_mode():
             device = self.network_.decoder.time.angular.device
             z = self.network_.describe(
                 target.name, fwhm[None].to(device), noise[None].to(device)
             )
-        return Conditions(z, fwhm, noise)
+        return Conditions(target, z, fwhm, noise)
 
-    def _conditions_like(self, donors, survey, batch_size):
+    def _typical(self, survey):
+        """Typical conditions; the survey's own numbers where the bank has none."""
+        z, psf_fwhm, noise = self.bank_.typical(survey.name)
+        usual = torch.tensor([survey.psf_fwhm, survey.pixel_noise()])
+        return Conditions(
+            survey,
+            z,
+            torch.where(psf_fwhm.isfinite(), psf_fwhm, usual[0]),
+            torch.where(noise.isfinite(), noise, usual[1]),
+        )
+
+    def _conditions_like(self, name, donors, survey, batch_size):
         """Conditions of the observation of a set of cut-outs."""
-        reads = list(self._read(donors, survey, None, batch_size, False))
-        if not reads:
-            raise ValueError("'donors' or 'like' must hold at least one cut-out.")
-        return self._observed([read.batch for read in reads])
+        if isinstance(donors, Cutouts):
+            reads = [donors]
+        else:
+            donors = [donors] if _is_one(donors) else list(donors)
+            _check_own_survey(name, donors, survey)
+            reads = list(self._read(donors, survey, None, batch_size, progress=False))
+        return self._observed(name, [read.batch for read in reads])
 
     @torch.inference_mode()
-    def _observed(self, batches):
+    def _observed(self, name, batches):
         network = self._fitted()
         device = network.decoder.time.angular.device
         usable = [b[(b.flags & FLAGS.UNUSABLE) == 0] for b in batches]
         usable = [b for b in usable if len(b)]
         if not usable:
-            raise ValueError("none of the cut-outs of 'donors' or 'like' is usable.")
+            raise ValueError(f"none of the cut-outs of {name!r} is usable.")
         members = torch.cat(
             [network.instrument.members(network.view(b.to(device))) for b in usable]
         )
         every = torch.ones(1, len(members), dtype=torch.bool, device=device)
+        typical = self._typical(usable[0].survey)
+        psf_fwhm = torch.cat([b.psf_fwhm for b in usable]).nanmedian(0).values
+        noise = torch.cat([b.noise for b in usable]).nanmedian(0).values
         return Conditions(
+            typical.survey,
             network.instrument.pool(members, every),
-            torch.cat([b.psf_fwhm for b in usable]).nanmedian(0).values,
-            torch.cat([b.noise for b in usable]).nanmedian(0).values,
+            psf_fwhm,
+            # Every painted band has noise, also one that the donors lack.
+            torch.where(noise.isfinite(), noise, typical.noise),
         )
 
     # --- training --------------------------------------------------------------
@@ -622,9 +656,7 @@ class Disentangler:
                 f"'surveys' must be two surveys; got {len(surveys)}."
             )
         config = NetworkConfig(**(self.network or {}))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = Network(surveys, config)
+        network = _new_network(surveys, config, seed)
         if getattr(self, "loaded_", False):
             network.load_state_dict(self.network_.state_dict())
         return network.to(self.device or "cpu")
@@ -708,8 +740,8 @@ class Disentangler:
             ``"default"`` for the packaged HSC and Legacy weights, or a file.
         device : str, optional
             Where the network lives; ``"cpu"`` by default.
-        dtype : {"float32", "float64"}, optional
-            Precision of the computation; float32 by default.
+        dtype : {"float32"}, optional
+            Precision of the computation.
 
         Returns
         -------
@@ -720,6 +752,8 @@ class Disentangler:
         ------
         WeightsError
             If the file is missing, damaged, or not of this package.
+        ValueError
+            If ``dtype`` is another one.
 
         Examples
         --------
@@ -741,8 +775,7 @@ class Disentangler:
             raise WeightsError(
                 f"'{path}' is of another version of the package: {error}."
             ) from error
-        with torch.random.fork_rng(devices=[]):
-            network = Network(described, sizes)
+        network = _new_network(described, sizes, 0)
         state = network.state_dict()
         found = {
             name.removeprefix("network."): tensor.float()
@@ -762,6 +795,8 @@ class Disentangler:
         bank = InstrumentBank.from_tensors(
             {name: t for name, t in tensors.items() if name.startswith("bank.")}
         )
+        if set(bank.z_instrument) != set(network.surveys):
+            raise WeightsError(f"'{path}' lacks the bank of instrument latents.")
         known = [
             survey.name if _is_packaged(survey) else survey for survey in described
         ]
@@ -913,24 +948,31 @@ class Disentangler:
         return network.surveys[asked.name]
 
     def _read(self, cutouts, survey, position, batch_size, progress):
-        """Batches of cut-outs that the model can read."""
+        """Batches of cut-outs that the model can read, all of one survey."""
         from tqdm import tqdm
 
-        _check_count("batch_size", batch_size)
+        if isinstance(cutouts, Cutouts):
+            yield cutouts
+            return
+        batch_size = check_count("batch_size", batch_size)
         total = len(cutouts) if hasattr(cutouts, "__len__") else None
         total = 1 if _is_one(cutouts) else total
+        first = None
         with tqdm(total=total, disable=not progress, unit="galaxy") as bar:
             pairs = _each(cutouts, position)
             while chunk := list(itertools.islice(pairs, batch_size)):
                 images, places = zip(*chunk, strict=True)
-                read = read_cutouts(
-                    list(images),
-                    survey=survey,
-                    position=None if places[0] is None else list(places),
-                )
-                self._survey(read.batch.survey)
+                read = read_cutouts(list(images), survey=survey, position=list(places))
+                first = first or self._survey(read.batch.survey)
+                if read.batch.survey != first:
+                    raise SurveyMismatchError(
+                        "all cut-outs of one call must be of one survey; got "
+                        f"{first.name} and {read.batch.survey.name}."
+                    )
                 yield read
                 bar.update(len(chunk))
+        if first is None:
+            raise CutoutError("'cutouts' must hold at least one cut-out; got none.")
 
     def _provenance(self):
         from astro_disentangle import __version__
@@ -942,6 +984,13 @@ class Disentangler:
         }
 
 
+def _new_network(surveys, config, seed):
+    """A network of a seed; the global generator is left as it was."""
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Network(surveys, config).float()
+
+
 def _is_one(cutouts):
     return isinstance(cutouts, (Mapping, NDData))
 
@@ -951,30 +1000,46 @@ def _each(cutouts, position):
     if _is_one(cutouts):
         yield cutouts, position
         return
-    if position is None:
-        for cutout in cutouts:
-            yield cutout, None
-        return
-    if isinstance(position, SkyCoord):
-        shared = position.isscalar
+    if isinstance(cutouts, (str, bytes)) or not isinstance(cutouts, Iterable):
+        raise CutoutError(
+            "'cutouts' must be a cut-out or an iterable of them; got "
+            f"{type(cutouts).__name__}. Read files with CCDData.read first."
+        )
+    if position is None or isinstance(position, SkyCoord):
+        shared = position is None or position.isscalar
     else:
         position = list(position)
         shared = len(position) == 2 and all(
             isinstance(value, Real) for value in position
         )
     places = itertools.repeat(position) if shared else iter(position)
+    wrong = "'position' must hold one place for each cut-out; it has {}."
     for cutout in cutouts:
         try:
-            yield cutout, next(places)
+            place = next(places)
         except StopIteration:
-            raise ValueError(
-                "'position' must hold one place for each cut-out; it has fewer."
-            ) from None
+            raise ValueError(wrong.format("fewer")) from None
+        yield cutout, place
+    if not shared and next(places, wrong) is not wrong:
+        raise ValueError(wrong.format("more"))
 
 
-def _check_count(name, value):
-    if isinstance(value, bool) or value != int(value) or value < 1:
-        raise ValueError(f"{name!r} must be a positive integer; got {value!r}.")
+def _check_own_survey(name, donors, survey):
+    """Raise if a donor says that it is of another survey than the one given."""
+    if survey is None:
+        return
+    expected = get_survey(survey).name
+    for donor in donors:
+        images = donor.values() if isinstance(donor, Mapping) else [donor]
+        for image in images:
+            said = lookup(getattr(image, "meta", None), "SURVEY")
+            own = getattr(image, "survey", None)
+            said = getattr(own, "name", said)
+            if said is not None and str(said).strip().lower() != expected:
+                raise SurveyMismatchError(
+                    f"{name!r} must be cut-outs of {expected}; one says that it is "
+                    f"of {said!r}."
+                )
 
 
 def _check_bands(bands, survey):
@@ -993,6 +1058,15 @@ def _per_band(name, value, survey, unit):
     """Numbers per band (C,) from a Quantity or a mapping; NaN where not given."""
     if value is None:
         return np.full(len(survey.bands), np.nan)
+    numbers = _converted(name, value, survey, unit)
+    missing = [isinstance(value, Mapping) and b not in value for b in survey.bands]
+    if not (np.isfinite(numbers) | missing).all():
+        raise ValueError(f"{name!r} must be finite; got {numbers.tolist()} {unit}.")
+    return numbers
+
+
+def _converted(name, value, survey, unit):
+    """Numbers per band (C,) in ``unit``; NaN where a mapping has none."""
     given = value if isinstance(value, Mapping) else None
     if given is not None:
         _check_bands(given, survey)

@@ -7,6 +7,7 @@ one. Conditions under which no sensible row can be made at all are exceptions,
 each of them a `DisentangleError`.
 """
 
+import operator
 from dataclasses import dataclass
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "NotFittedError",
     "SurveyMismatchError",
     "WeightsError",
+    "check_count",
     "decode_flags",
     "flag_table",
 ]
@@ -40,6 +42,42 @@ class WeightsError(DisentangleError, OSError):
 
 class NotFittedError(DisentangleError, ValueError, AttributeError):
     """The model has neither been fitted nor loaded."""
+
+
+def check_count(name, value):
+    """
+    A positive integer, or an error that names the argument.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument.
+    value : int
+        Its value.
+
+    Returns
+    -------
+    count : int
+        The value as a plain integer.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive integer.
+
+    Examples
+    --------
+    >>> from astro_disentangle.quality import check_count
+    >>> check_count("n_samples", 4)
+    4
+    """
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if isinstance(value, bool) or count < 1:
+        raise ValueError(f"{name!r} must be a positive integer; got {value!r}.")
+    return count
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """The command line as users call it: real files in, real files out."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
 
-from astro_disentangle import simulate_pairs
+from astro_disentangle import FLAGS, get_survey, simulate_pairs
 from astro_disentangle.cli import main
 from astro_disentangle.samples import load_sample, sample_names
 
@@ -108,3 +111,54 @@ def test_unknown_survey(files, tmp_path, capsys):
     words = ["translate", *files, "--survey", "sdss", "--source", "hsc"]
     assert main([*words, "--output", str(tmp_path / "out")]) == 2
     assert "'sdss'" in capsys.readouterr().err
+
+
+def test_objects_of_one_name_do_not_overwrite_each_other(files, tmp_path, capsys):
+    other = tmp_path / "second"
+    other.mkdir()
+    copies = []
+    for path in files:
+        copies.append(str(other / Path(path).name))
+        shutil.copy(path, copies[-1])
+    words = ["translate", *files, *copies, "--survey", "legacy", "--source", "hsc"]
+    words += ["--steps", "1", "--output", str(tmp_path / "out")]
+    assert main(words) == 0, capsys.readouterr().err
+    assert len(list((tmp_path / "out").glob("translated_*.fits"))) == 8
+
+
+def test_headers_go_before_band(files, tmp_path):
+    output = tmp_path / "latents.ecsv"
+    words = ["transform", *files, "--survey", "hsc", "--band", "r"]
+    assert main([*words, "--output", str(output)]) == 0
+    assert len(QTable.read(output)) == 1
+
+
+def test_unit_and_image_of_an_extension(tmp_path):
+    name = sample_names(survey="hsc")[0]
+    image = load_sample(name)["r"]
+    header = image.wcs.to_header() if image.wcs else fits.Header()
+    header["BAND"] = "r"
+    rows = []
+    for unit, factor in (
+        ("adu", 1.0),
+        ("nJy", get_survey("hsc").nanojansky),
+        ("", 1.0),
+    ):
+        part = fits.ImageHDU(image.data * factor, header)
+        if unit:
+            part.header["BUNIT"] = unit
+        path = tmp_path / f"galaxy{unit}.fits"
+        fits.HDUList([fits.PrimaryHDU(), part]).writeto(path)
+        output = tmp_path / f"latents{unit}.ecsv"
+        words = ["transform", str(path), "--survey", "hsc", "--output", str(output)]
+        assert main(words) == 0
+        rows.append(QTable.read(output)[0])
+    np.testing.assert_allclose(rows[0]["physics"], rows[1]["physics"], atol=1e-4)
+    assert not rows[0]["flags"] & FLAGS.ASSUMED_UNIT
+    assert rows[2]["flags"] & FLAGS.ASSUMED_UNIT
+
+
+def test_table_format_is_checked_before_the_work(files, tmp_path, capsys):
+    words = ["transform", *files, "--survey", "hsc", "--output", str(tmp_path / "x")]
+    assert main(words) == 2
+    assert ".ecsv" in capsys.readouterr().err

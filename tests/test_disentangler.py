@@ -15,6 +15,7 @@ from photutils.aperture import CircularAperture, aperture_photometry
 
 from astro_disentangle import (
     FLAGS,
+    CutoutError,
     Disentangler,
     NotFittedError,
     PairedCutouts,
@@ -27,6 +28,11 @@ from astro_disentangle import (
 from astro_disentangle.samples import load_sample, sample_names
 
 STEPS = 2
+CORNERS = [
+    (slice(*ys), slice(*xs))
+    for ys in ((0, 6), (-6, None))
+    for xs in ((0, 6), (-6, None))
+]
 OTHER = {"hsc": "legacy", "legacy": "hsc"}
 
 
@@ -190,25 +196,129 @@ def test_noise_belongs_to_the_object(model, galaxies):
     assert np.abs(other.data - alone.data).max() > 0.1 * spread
 
 
-def test_conditions_by_numbers(model, galaxies):
-    galaxy = galaxies["hsc"][0]
+def test_depth_by_number_is_painted_and_claimed(model, galaxies):
+    """The noise of empty corners, in both directions, against the uncertainty."""
+    for source, target in (("hsc", "legacy"), ("legacy", "hsc")):
+        survey = get_survey(target)
+        for change in (-0.7, 0.0, 0.7):
+            depth = {
+                band: (value + change) * u.mag
+                for band, value in zip(survey.bands, survey.depth, strict=True)
+            }
+            views = model.translate(
+                galaxies[source][-2:],
+                survey=target,
+                source=source,
+                depth=depth,
+                n_steps=8,
+            )
+            for view in views:
+                claimed = view.uncertainty.array[:, 0, 0]
+                expected = np.array(survey.pixel_noise()) / survey.nanojansky
+                expected *= 10 ** (-0.4 * change)
+                np.testing.assert_allclose(claimed, expected, rtol=0.25)
+            corners = np.concatenate(
+                [view.data[:, ys, xs] for view in views for ys, xs in CORNERS], 2
+            )
+            painted = 1.4826 * np.median(np.abs(corners), (1, 2)) / claimed
+            assert painted == pytest.approx(1.0, abs=0.3), (target, change)
+
+
+def test_psf_by_number(model, galaxies):
+    """A star-like profile is out of reach here: the PSF image and the pixels change."""
+    from astro_disentangle.data.measure import measure_fwhm
+
     options = {"survey": "legacy", "source": "hsc", "n_steps": 4}
-    shallow = model.translate(galaxy, depth=23.5 * u.mag, **options)
-    deep = model.translate(galaxy, depth=25.0 * u.mag, **options)
-    ratio = shallow["g"].uncertainty.array[0, 0] / deep["g"].uncertainty.array[0, 0]
-    assert ratio == pytest.approx(10 ** (0.4 * 1.5), rel=1e-3)
-    # The painted noise follows what was asked for.
-    edge = np.s_[:, :6, :]
-    painted = np.std(shallow["g"].data[:6]) / np.std(deep["g"].data[:6])
-    assert painted > 1.5, edge
-    sharp = model.translate(galaxy, psf_fwhm=0.9 * u.arcsec, **options)
-    assert "PSF" not in sharp.meta or sharp.meta["PSF"] is not None
-    with pytest.raises(ValueError, match="psf_fwhm"):
-        model.translate(galaxy, psf_fwhm=-1 * u.arcsec, **options)
-    with pytest.raises(ValueError, match="psf_fwhm"):
-        model.translate(galaxy, psf_fwhm=1 * u.kg, **options)
-    with pytest.raises(ValueError, match="like"):
-        model.translate(galaxy, like=galaxy, depth=24 * u.mag, **options)
+    sharp, soft = (
+        model.translate(galaxies["hsc"][0], psf_fwhm=fwhm * u.arcsec, **options)
+        for fwhm in (0.9, 1.6)
+    )
+    for view, fwhm in ((sharp, 0.9), (soft, 1.6)):
+        assert measure_fwhm(view["r"].psf, 0.262) == pytest.approx(fwhm, rel=0.03)
+    assert not np.allclose(sharp.data, soft.data)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"psf_fwhm": -1 * u.arcsec}, "psf_fwhm"),
+        ({"psf_fwhm": 1 * u.kg}, "psf_fwhm"),
+        ({"psf_fwhm": np.inf * u.arcsec}, "psf_fwhm.*finite"),
+        ({"psf_fwhm": 9 * u.arcsec}, "psf_fwhm.*factor 2"),
+        ({"psf_fwhm": [1, 1] * u.arcsec}, "psf_fwhm.*one for each"),
+        ({"depth": np.nan * u.mag}, "depth.*finite"),
+        ({"depth": 20 * u.mag}, "depth.*1.5 mag"),
+        ({"depth": 28 * u.ABmag}, "depth.*1.5 mag"),
+        ({"depth": {"y": 24 * u.mag}}, "bands"),
+        ({"like": "donors", "depth": 24 * u.mag}, "like"),
+    ],
+)
+def test_impossible_conditions(model, galaxies, conditions, message):
+    if "like" in conditions:
+        conditions = {**conditions, "like": galaxies["legacy"]}
+    with pytest.raises(ValueError, match=message):
+        model.translate(galaxies["hsc"][0], survey="legacy", source="hsc", **conditions)
+
+
+def test_donors_of_another_survey_are_refused(model, galaxies):
+    with pytest.raises(SurveyMismatchError, match="'like'.*'hsc'"):
+        model.translate(
+            galaxies["hsc"][0], survey="legacy", source="hsc", like=galaxies["hsc"]
+        )
+    with pytest.raises(SurveyMismatchError, match="donors"):
+        model.transform(galaxies["hsc"][0], donors=galaxies["legacy"])
+
+
+def test_uncertainty_of_bands_that_the_donors_lack(model, galaxies):
+    """The packaged Legacy galaxies have no i band; it is painted all the same."""
+    view = model.translate(
+        galaxies["hsc"][0],
+        survey="legacy",
+        source="hsc",
+        like=galaxies["legacy"],
+        n_steps=STEPS,
+    )
+    assert np.isfinite(view["i"].uncertainty.array).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_one_survey_a_call(model, galaxies, batch_size):
+    mixed = [galaxies["hsc"][0], galaxies["legacy"][0]]
+    with pytest.raises(SurveyMismatchError, match="one survey"):
+        model.transform(mixed, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_positions_for_some(model, galaxies, batch_size):
+    images = galaxies["hsc"][:2]
+    options = {"survey": "hsc", "batch_size": batch_size}
+    some = model.transform(images, position=[None, (26.0, 26.0)], **options)
+    none = model.transform(images, **options)
+    assert np.abs(some["physics"][0] - none["physics"][0]).max() < 1e-5
+    assert np.abs(some["physics"][1] - none["physics"][1]).max() > 1e-2
+    for wrong, message in ([[None], "fewer"], [[None] * 3, "more"]):
+        with pytest.raises(ValueError, match=message):
+            model.transform(images, position=wrong, **options)
+
+
+@pytest.mark.parametrize("nothing", [[], None, 3, "galaxy.fits"])
+def test_no_cutouts(model, nothing):
+    with pytest.raises(CutoutError, match="'cutouts'"):
+        model.transform(nothing, survey="hsc")
+    with pytest.raises(CutoutError, match="'cutouts'"):
+        model.translate(nothing, survey="hsc", source="legacy")
+
+
+def test_galaxies_of_one_field_name_have_their_own_noise(model, galaxies):
+    images = []
+    for galaxy in galaxies["hsc"][2:4]:
+        image = {band: copy.deepcopy(plane) for band, plane in galaxy.items()}
+        for plane in image.values():
+            plane.meta["OBJECT"] = "COSMOS"
+        images.append(image)
+    views = model.translate(images, survey="legacy", source="hsc", n_steps=4)
+    first, second = (view.data[:, 24:, :8].ravel() for view in views)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.3
 
 
 def test_like_other_cutouts(model, galaxies):
@@ -230,10 +340,20 @@ def test_chosen_bands(model, galaxies):
 
 
 def test_reconstruct_stays_in_the_survey(model, galaxies):
-    views = model.reconstruct(galaxies["legacy"][:2], survey="legacy", n_steps=STEPS)
-    assert [view.survey.name for view in views] == ["legacy", "legacy"]
+    images = galaxies["legacy"][:2]
+    blank = {
+        band: CCDData(np.full(image.shape, np.nan), unit=image.unit)
+        for band, image in images[0].items()
+    }
+    views = model.reconstruct([*images, blank], survey="legacy", n_steps=STEPS)
+    assert [view.survey.name for view in views] == ["legacy"] * 3
+    assert np.isfinite(views[1].data).all()
+    assert views[2].flags & FLAGS.UNUSABLE
+    assert np.isnan(views[2].data).all()
+    alone = model.reconstruct(images[1], survey="legacy", n_steps=STEPS)
+    np.testing.assert_allclose(alone.data, views[1].data, atol=1e-6)
     with pytest.raises(TypeError, match="'colour'"):
-        model.reconstruct(galaxies["legacy"][0], survey="legacy", colour=1)
+        model.reconstruct(images[0], survey="legacy", colour=1)
 
 
 def test_fits_round_trip_of_a_translation(model, galaxies, tmp_path):

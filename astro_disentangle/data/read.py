@@ -21,7 +21,6 @@ from astro_disentangle.data.units import lookup
 from astro_disentangle.data.unpack import unpack
 from astro_disentangle.data.wcs import same_grid
 from astro_disentangle.data.window import psf_fwhm, read_window, window_corner
-from astro_disentangle.keys import key
 from astro_disentangle.quality import FLAGS, CutoutError, SurveyMismatchError
 
 __all__ = ["Cutouts", "read_cutouts"]
@@ -270,16 +269,19 @@ def _check_field(shape, place, survey):
 
 
 def _identity(meta, pixels, good):
-    """Key and name of an object."""
-    name = lookup(meta, "OBJECT_ID", "OBJECT")
-    if name is not None and str(name).strip():
-        name = name.decode() if isinstance(name, bytes) else str(name).strip()
-        return key(0, "object", name), name
+    """
+    Key and name of an object.
+
+    The key is that of the pixels: a name may be that of a whole field, and its
+    galaxies must not share their noise.
+    """
     digest = hashlib.blake2b(
         np.ascontiguousarray(pixels).tobytes() + good.tobytes(), digest_size=8
     ).digest()
     number = int.from_bytes(digest, "little") >> 1
-    return number, f"{number:016x}"
+    name = lookup(meta, "OBJECT_ID", "OBJECT")
+    name = name.decode() if isinstance(name, bytes) else str(name or "").strip()
+    return number, name or f"{number:016x}"
 
 
 def _batch(rows):

@@ -23,6 +23,11 @@ def recall_at(k, queries, gallery):
     recall : float
         Between 0 and 1; chance is k / N.
 
+    Raises
+    ------
+    ValueError
+        If a latent is not finite or zero.
+
     Examples
     --------
     >>> import numpy as np
@@ -35,5 +40,8 @@ def recall_at(k, queries, gallery):
         for part in (np.asarray(queries, float), np.asarray(gallery, float))
     )
     similarity = queries @ gallery.T
-    better = (similarity > np.diag(similarity)[:, None]).sum(1)
+    if not np.isfinite(similarity).all():
+        raise ValueError("latents must be finite and not zero.")
+    # Ties count against: latents that are all alike find nothing.
+    better = (similarity >= np.diag(similarity)[:, None]).sum(1) - 1
     return float((better < k).mean())

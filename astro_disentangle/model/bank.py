@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from astro_disentangle.survey import Survey
+
 __all__ = ["Conditions", "InstrumentBank"]
 
 
@@ -19,14 +21,17 @@ class Conditions:
 
     Parameters
     ----------
+    survey : `~astro_disentangle.Survey`
+        The survey to paint, of C bands.
     z_instrument : `torch.Tensor`
         Shape (1, I).
     psf_fwhm : `torch.Tensor`
         Shape (C,), arcsec; NaN where unknown.
     noise : `torch.Tensor`
-        Shape (C,), standard deviation of a native pixel in nJy; NaN where unknown.
+        Shape (C,), standard deviation of a native pixel in nJy.
     """
 
+    survey: Survey
     z_instrument: torch.Tensor
     psf_fwhm: torch.Tensor
     noise: torch.Tensor
@@ -60,9 +65,11 @@ class InstrumentBank:
 
         Returns
         -------
-        conditions : `Conditions`
-            The medoid, by the logarithms of FWHM and noise where these are
-            known, else by the latents.
+        z_instrument : `torch.Tensor`
+            Shape (1, I), that of the medoid by the logarithms of FWHM and noise
+            where these are known, else by the latents.
+        psf_fwhm, noise : `torch.Tensor`
+            Shape (C,), arcsec and nJy; NaN where unknown.
         """
         numbers = torch.cat([self.psf_fwhm[survey], self.noise[survey]], 1).log()
         complete = numbers.isfinite().all(1)
@@ -70,7 +77,7 @@ class InstrumentBank:
             numbers, complete = self.z_instrument[survey], complete | True
         distance = torch.cdist(numbers[complete], numbers[complete]).sum(1)
         row = int(complete.nonzero()[distance.argmin(), 0])
-        return Conditions(
+        return (
             self.z_instrument[survey][row : row + 1],
             self.psf_fwhm[survey][row],
             self.noise[survey][row],
@@ -102,11 +109,12 @@ class InstrumentBank:
         labels = torch.unique(group)[:maximum]
         rows = torch.isin(group, labels).nonzero()[:, 0]
         chosen = group[rows][None, :] == labels[:, None]
+        device = next(network.parameters()).device
         z, psf_fwhm, noise = {}, {}, {}
         for name, batch in batches.items():
             members = torch.cat(
                 [
-                    network.instrument.members(network.view(batch[part]))
+                    network.instrument.members(network.view(batch[part].to(device)))
                     for part in rows.split(64)
                 ]
             )

@@ -14,6 +14,8 @@ depends on the other rows of a batch.
 
 import torch
 
+from astro_disentangle.quality import check_count
+
 __all__ = ["EVALUATIONS", "integrate", "interpolate"]
 
 #: Network evaluations per step of each solver.
@@ -83,14 +85,13 @@ def integrate(velocity, x, *, n_steps, solver="midpoint", reverse=False):
     >>> integrate(lambda x, t: torch.ones_like(x), torch.zeros(1), n_steps=4)
     tensor([1.])
     """
-    if n_steps != int(n_steps) or n_steps < 1:
-        raise ValueError(f"'n_steps' must be a positive integer; got {n_steps!r}.")
+    n_steps = check_count("n_steps", n_steps)
     if solver not in EVALUATIONS:
         raise ValueError(
             f"'solver' must be one of {sorted(EVALUATIONS)}; got {solver!r}."
         )
-    step = 1.0 / int(n_steps)
-    for index in range(int(n_steps)):
+    step = 1.0 / n_steps
+    for index in range(n_steps):
         start = 1.0 - index * step if reverse else index * step
         dt = -step if reverse else step
         t = torch.full((len(x),), start, dtype=x.dtype, device=x.device)

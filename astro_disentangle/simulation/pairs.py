@@ -9,6 +9,7 @@ from astropy.table import QTable
 from astro_disentangle.data.batch import CutoutBatch
 from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.keys import seed_of
+from astro_disentangle.quality import check_count
 from astro_disentangle.simulation.sky import simulate
 from astro_disentangle.survey import get_survey
 
@@ -68,12 +69,10 @@ def simulate_pairs(
     """
     from tqdm import tqdm
 
-    for name, value in (("n", n), ("group_size", group_size)):
-        if isinstance(value, bool) or value != int(value) or value < 1:
-            raise ValueError(f"{name!r} must be a positive integer; got {value!r}.")
+    n, group_size = check_count("n", n), check_count("group_size", group_size)
     surveys = tuple(get_survey(survey) for survey in surveys)
     seed = seed_of(random_state)
-    n_groups = -(-int(n) // int(group_size))
+    n_groups = -(-n // group_size)
     parts = []
     with tqdm(total=n, disable=not progress, unit="galaxy") as bar:
         for step, start in enumerate(range(0, n_groups, _CHUNK)):

@@ -57,6 +57,12 @@ def test_recall(rng):
     assert recall_at(10, z, rng.permutation(z)) == pytest.approx(0.02, abs=0.02)
 
 
+def test_recall_of_collapsed_or_broken_latents():
+    assert recall_at(1, np.ones((50, 3)), np.ones((50, 3))) == 0
+    with pytest.raises(ValueError, match="finite"):
+        recall_at(1, np.full((5, 3), np.nan), np.ones((5, 3)))
+
+
 def test_aperture_follows_the_offset():
     survey = get_survey("legacy")
     image = np.zeros((2, 1, 32, 32))
