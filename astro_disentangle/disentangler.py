@@ -612,11 +612,13 @@ class Disentangler:
                 f"'recipe' must be one of {sorted(RECIPES)}; got {self.recipe!r}."
             )
         seed = seed_of(self.random_state)
+        n_steps = check_count("n_steps", self.n_steps)
+        batch_size = check_count("batch_size", self.batch_size)
         settings = Settings(
-            n_steps=self.n_steps,
+            n_steps=n_steps,
             learning_rate=self.learning_rate,
-            warmup=max(1, min(100, self.n_steps // 10)),
-            ema=min(0.999, 1 - 10 / max(self.n_steps, 20)),
+            warmup=max(1, min(100, n_steps // 10)),
+            ema=min(0.999, 1 - 10 / max(n_steps, 20)),
             seed=seed,
             precision=self.precision,
         )
@@ -627,7 +629,9 @@ class Disentangler:
                 sources.append(None)
                 continue
             batches, group = _usable(given, purpose, network.surveys)
-            sources.append(PairsSource(batches, group, self.batch_size, seed))
+            sources.append(
+                PairsSource(batches, group, batch_size, seed, self.device or "cpu")
+            )
         directory = self.directory if resume in (None, True, False) else resume
         trainer = Trainer(
             network,
@@ -658,6 +662,11 @@ class Disentangler:
         config = NetworkConfig(**(self.network or {}))
         network = _new_network(surveys, config, seed)
         if getattr(self, "loaded_", False):
+            if config != self.network_.config:
+                raise SurveyMismatchError(
+                    "a loaded model keeps its 'network'; got other sizes, "
+                    f"{self.network!r}."
+                )
             network.load_state_dict(self.network_.state_dict())
         return network.to(self.device or "cpu")
 
@@ -726,8 +735,11 @@ class Disentangler:
             "recipe": self.recipe,
             "history": history,
         }
-        self.sha256_ = write_checkpoint(path, tensors, config)
-        return self.sha256_
+        digest = write_checkpoint(path, tensors, config)
+        if dtype == "float32":
+            # Rounded weights are those of the file, not of this model.
+            self.sha256_ = digest
+        return digest
 
     @classmethod
     def load(cls, name_or_path="default", *, device=None, dtype=None):

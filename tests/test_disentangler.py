@@ -25,7 +25,9 @@ from astro_disentangle import (
     get_survey,
     simulate_pairs,
 )
+from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
 from astro_disentangle.samples import load_sample, sample_names
+from astro_disentangle.training.source import PairsSource
 
 STEPS = 2
 CORNERS = [
@@ -505,19 +507,76 @@ def test_fine_tuning_starts_from_the_loaded_weights(fitted, tmp_path):
     assert 0 < change < 1e-3
 
 
-def test_resume(fitted):
-    model, pairs = fitted
-    again = Disentangler(**model.get_params())
-    again.fit(pairs, validation=None, resume=True)
-    states = model.network_.state_dict(), again.network_.state_dict()
+def test_resume_after_an_interrupt(fitted, tmp_path):
+    """Stopped halfway by Ctrl-C, a fit goes on to the same bits."""
+    _, pairs = fitted
+    options = {
+        "n_steps": 8,
+        "batch_size": 16,
+        "network": TINY,
+        "progress": False,
+        "random_state": 1,
+    }
+    whole = Disentangler(**options).fit(pairs)
+    model = Disentangler(**options, directory=tmp_path)
+    calls = []
+    original = PairsSource.__call__
+
+    def interrupted(self, step):
+        calls.append(step)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return original(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PairsSource, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(pairs)
+    model.fit(pairs, resume=True)
+    states = whole.network_.state_dict(), model.network_.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     with pytest.raises(WeightsError, match="no run to resume"):
         Disentangler(network=TINY).fit(pairs, resume="nowhere")
 
 
-def test_weights_of_another_network_are_refused(fitted, tmp_path):
-    from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
+def test_fit_keeps_the_running_mean(fitted, tmp_path):
+    _, pairs = fitted
+    model = Disentangler(
+        n_steps=5, batch_size=16, network=TINY, progress=False, directory=tmp_path
+    ).fit(pairs)
+    tensors, _, _ = read_checkpoint(tmp_path / "training.safetensors")
+    state = model.network_.state_dict()
+    for name in state:
+        assert torch.equal(state[name], tensors[f"average.{name}"])
+    assert any(
+        not torch.equal(state[name], tensors[f"weights.{name}"]) for name in state
+    )
 
+
+def test_rounded_weights_have_their_own_digest(fitted, tmp_path):
+    model = copy.copy(fitted[0])
+    before = model.sha256_
+    digest = model.save(tmp_path / "half.safetensors", dtype="float16")
+    assert model.sha256_ == before
+    assert Disentangler.load(tmp_path / "half.safetensors").sha256_ == digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_steps": 0}, "n_steps"),
+        ({"n_steps": 3.5}, "n_steps"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"precision": "int8"}, "precision"),
+    ],
+)
+def test_fit_checks_its_parameters(fitted, change, message):
+    with pytest.raises(ValueError, match=message):
+        Disentangler(network=TINY, progress=False, **change).fit(fitted[1])
+
+
+def test_weights_of_another_network_are_refused(fitted, tmp_path):
     model, _ = fitted
     path = tmp_path / "mine.safetensors"
     model.save(path)

@@ -2,7 +2,7 @@
 """The few layers of which encoders and decoder are made.
 
 All of them keep images as ``B C H W`` and take a conditioning vector
-``c`` of shape ``(B, D)``, which scales and shifts the normalised channels
+``c`` of shape ``(B, D)``, which scales and shifts the channels of the normalised image
 (feature-wise linear modulation, arXiv:1709.07871).
 """
 
@@ -13,12 +13,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["ResidualBlock", "TimeEmbedding", "Tower", "normalise_channels"]
+__all__ = ["ResidualBlock", "TimeEmbedding", "Tower", "normalise_image"]
 
 
-def normalise_channels(x):
+def normalise_image(x):
     """
-    Zero mean and unit variance over the channels of every pixel.
+    Unit root mean square over the channels and pixels of every image.
+
+    One number per image: a bright pixel stays brighter than a faint one, which a
+    norm of every pixel on its own would undo.
 
     Parameters
     ----------
@@ -33,12 +36,13 @@ def normalise_channels(x):
     Examples
     --------
     >>> import torch
-    >>> from astro_disentangle.model.blocks import normalise_channels
-    >>> normalise_channels(torch.tensor([1.0, 3.0]).reshape(1, 2, 1, 1)).flatten()
-    tensor([-1.0000,  1.0000])
+    >>> from astro_disentangle.model.blocks import normalise_image
+    >>> normalise_image(torch.tensor([3.0, 4.0]).reshape(1, 1, 1, 2)).flatten()
+    tensor([0.8485, 1.1314])
     """
-    x = x.permute(0, 2, 3, 1)
-    return functional.layer_norm(x, x.shape[-1:]).permute(0, 3, 1, 2)
+    norm = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True, dtype=torch.float32)
+    scale = math.sqrt(x[0].numel()) / (norm + 1e-3)
+    return x * scale.to(x.dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -67,7 +71,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x, c):
         """Map (B, C, H, W) and (B, D) to (B, C, H, W)."""
         scale, shift = self.modulation(c)[:, :, None, None].chunk(2, 1)
-        h = normalise_channels(x) * (1 + scale) + shift
+        h = normalise_image(x) * (1 + scale) + shift
         return x + self.second(functional.silu(self.first(h)))
 
 
@@ -111,7 +115,6 @@ class Tower(nn.Module):
                 x = self.down[index - 1](x)
             for block in blocks:
                 x = block(x, c)
-        x = normalise_channels(x)
         place = functional.silu(self.squeeze(x)).flatten(1)
         return self.output(torch.cat([place, x.mean((2, 3))], 1))
 

@@ -24,11 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from astro_disentangle.model.blocks import (
-    ResidualBlock,
-    TimeEmbedding,
-    normalise_channels,
-)
+from astro_disentangle.model.blocks import ResidualBlock, TimeEmbedding
 
 __all__ = ["PATCHES", "Decoder", "Prepared", "precondition"]
 
@@ -225,7 +221,7 @@ class Decoder(nn.Module):
         h = self.join(torch.cat([h, skip], 1))
         for block in self.finish:
             h = block(h, c)
-        h = self.paint[target](normalise_channels(h))
+        h = self.paint[target](h)
         painted = functional.pixel_shuffle(h, self.shapes[target][1])
         return a * x_t + b * painted.float()
 

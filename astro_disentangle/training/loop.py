@@ -141,6 +141,9 @@ class Trainer:
         self.step = 0
         self.history = []
         self.bad_steps = 0
+        self._window = []
+        self._seconds = 0.0
+        self._whole = True
         self.average = {
             name: tensor.detach().clone() for name, tensor in network.named_parameters()
         }
@@ -186,36 +189,37 @@ class Trainer:
             unit="step",
             mininterval=1.0,
         )
-        window = []
-        start = time.monotonic()
         try:
             while self.step < until:
-                terms = self._advance()
-                window.append(terms)
+                start = time.monotonic()
+                self._advance()
+                self._seconds += time.monotonic() - start
                 if self.step % self.settings.log_every == 0 or self.step == until:
-                    seconds = time.monotonic() - start
                     row = {
-                        name: float(torch.stack([t[name] for t in window]).mean())
-                        for name in window[0]
+                        name: sum(terms[name] for terms in self._window)
+                        / len(self._window)
+                        for name in self._window[0]
                     }
-                    row = {"step": self.step, **row, "seconds": seconds}
+                    row = {"step": self.step, **row, "seconds": self._seconds}
                     if self.validation is not None:
                         row["validation"] = self._validate()
                     self.history.append(row)
                     bar.set_postfix(loss=f"{row['loss']:.4f}", lr=f"{row['rate']:.1e}")
-                    window, start = [], time.monotonic()
+                    self._window, self._seconds = [], 0.0
                 bar.update(1)
                 if self.step % self.settings.save_every == 0 or self.step == until:
                     self.save()
         except KeyboardInterrupt:
-            self.save()
+            # In the middle of an update the state is of no step at all.
+            if self._whole:
+                self.save()
             raise
         finally:
             bar.close()
         return self.history
 
     def _advance(self):
-        """One step of the optimiser."""
+        """One step of the optimiser; its terms join the window of the history."""
         settings = self.settings
         rate = learning_rate(self.step, settings)
         for group in self.optimizer.param_groups:
@@ -232,6 +236,7 @@ class Trainer:
             )
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        self._whole = False
         if bool(torch.isfinite(loss) & torch.isfinite(norm)):
             self.optimizer.step()
             self._update_average()
@@ -244,12 +249,11 @@ class Trainer:
                     f"step {self.step}; the last checkpoint is kept. Lower "
                     "'learning_rate', or look at the pairs of that step."
                 )
-        self.step += 1
         detached = {"loss": loss.detach(), **terms, "gradient": norm.detach()}
-        return {
-            **{name: value.cpu().float() for name, value in detached.items()},
-            "rate": torch.tensor(rate),
-        }
+        numbers = {name: float(value) for name, value in detached.items()}
+        self._window.append({**numbers, "rate": rate})
+        self.step += 1
+        self._whole = True
 
     @torch.no_grad()
     def _validate(self, n_steps=4):
@@ -285,6 +289,8 @@ class Trainer:
             "step": self.step,
             "bad_steps": self.bad_steps,
             "history": self.history,
+            "window": self._window,
+            "source": getattr(self.source, "fingerprint", None),
             "settings": dataclasses.asdict(self.settings),
             "objective": dataclasses.asdict(self.objective),
         }
@@ -317,6 +323,12 @@ class Trainer:
                     f"'{self.path}' belongs to another run: {part} '{field}' was "
                     f"{then.get(field)!r} and is {now.get(field)!r}."
                 )
+        fingerprint = getattr(self.source, "fingerprint", None)
+        if config["source"] != fingerprint:
+            raise WeightsError(
+                f"'{self.path}' belongs to another run: its data are not the same "
+                f"({config['source']} then, {fingerprint} now)."
+            )
         parameters = dict(self.network.named_parameters())
         expected = {f"weights.{name}" for name in parameters}
         found = {name for name in tensors if name.startswith("weights.")}
@@ -344,6 +356,7 @@ class Trainer:
         self.step = config["step"]
         self.bad_steps = config["bad_steps"]
         self.history = config["history"]
+        self._window = config["window"]
         return True
 
     def averaged(self):

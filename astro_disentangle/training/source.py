@@ -62,6 +62,13 @@ class SimulatedSource:
     revisit_every: int = 5
     device: str = "cpu"
 
+    @property
+    def fingerprint(self):
+        """A number that tells these galaxies from any others."""
+        surveys = (survey.to_json() for survey in self.surveys)
+        numbers = (self.n_groups, self.group_size, self.revisit_every)
+        return key(self.seed, "simulated", *numbers, *surveys)
+
     def __call__(self, step):
         """The cut-outs of step number ``step``."""
         from astro_disentangle.simulation import simulate
@@ -100,22 +107,31 @@ class PairsSource:
         Galaxies in a step.
     seed : int
         Key of the choice.
+    device : str
+        Where the steps are wanted.
     """
 
     batches: dict
     group: torch.Tensor
     batch_size: int = 64
     seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def fingerprint(self):
+        """A number that tells these pairs, in these steps, from any others."""
+        keys = [k for b in self.batches.values() for k in b.keys.tolist()]
+        return key(self.seed, "pairs", self.batch_size, *self.group.tolist(), *keys)
 
     def __call__(self, step):
         """The cut-outs of step number ``step``."""
         rows = self._rows(step)
         choice = key(self.seed, "turn", step)
         turned = {
-            name: batch[rows].turned(choice % 4, bool(choice // 4 % 2))
+            name: batch[rows].turned(choice % 4, bool(choice // 4 % 2)).to(self.device)
             for name, batch in self.batches.items()
         }
-        return Step(turned, self.group[rows])
+        return Step(turned, self.group[rows].to(self.device))
 
     def _rows(self, step):
         """Rows of the step: whole groups in the shuffled order of an epoch."""

@@ -56,7 +56,7 @@ def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", unti
         torch.set_num_threads(n_threads)
     surveys = (get_survey("hsc"), get_survey("legacy"))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(TRAINING_SEED)
+        torch.default_generator.manual_seed(TRAINING_SEED)
         network = Network(surveys, NetworkConfig()).to(device)
     settings = Settings(
         n_steps=n_steps, warmup=200, seed=TRAINING_SEED, learning_rate=1e-3

@@ -155,3 +155,84 @@ def test_pairs_source_keeps_groups_together_and_covers_an_epoch(surveys):
     assert sorted(seen) == sorted(simulated.batches["hsc"].keys.tolist())
     first, again = source(1), source(1)
     assert torch.equal(first.batches["hsc"].pixels, again.batches["hsc"].pixels)
+
+
+def test_interrupt_in_an_update_keeps_the_last_whole_checkpoint(
+    tiny_network, surveys, tmp_path, monkeypatch
+):
+    trainer = _trainer(tiny_network, surveys, tmp_path, save_every=2)
+    update = trainer.optimizer.step
+
+    def interrupted():
+        update()
+        if trainer.step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.optimizer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(progress=False)
+    assert read_checkpoint(trainer.path)[1]["step"] == 2
+
+
+def test_interrupt_between_updates_saves_where_it_is(tiny_network, surveys, tmp_path):
+    trainer = _trainer(tiny_network, surveys, tmp_path, save_every=100, log_every=4)
+    source = trainer.source
+
+    def interrupted(step):
+        if step == 5:
+            raise KeyboardInterrupt
+        return source(step)
+
+    trainer.source = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(progress=False)
+    config = read_checkpoint(trainer.path)[1]
+    assert config["step"] == 5
+    assert len(config["window"]) == 1
+
+
+def test_gradient_is_clipped(tiny_network, surveys):
+    """AdamW forgets the scale of a gradient, its moments do not."""
+    norms = []
+    for clip in (1e-3, 1e3):
+        trainer = _trainer(tiny_network, surveys, n_steps=1, clip=clip)
+        trainer.run(progress=False)
+        moments = [state["exp_avg"] for state in trainer.optimizer.state.values()]
+        total = torch.stack([m.square().sum() for m in moments]).sum().sqrt()
+        norms.append(total.item() / (1 - 0.9))
+    assert norms[0] == pytest.approx(1e-3, rel=0.01)
+    assert norms[1] > 1e-2
+
+
+def test_pairs_are_turned_and_mirrored_together(surveys):
+    simulated = SimulatedSource(surveys, n_groups=1, group_size=4, seed=0)(1)
+    source = PairsSource(simulated.batches, simulated.group, batch_size=4, seed=2)
+    seen = set()
+    for step in range(24):
+        part = source(step)
+        views = []
+        for name, batch in part.batches.items():
+            row = batch.keys.tolist().index(simulated.batches[name].keys[0].item())
+            original = simulated.batches[name].pixels[0]
+            for turns, flip in itertools.product(range(4), (False, True)):
+                turned = original.flip(-1) if flip else original
+                turned = torch.rot90(turned, -turns, (-2, -1))
+                if torch.equal(batch.pixels[row], turned):
+                    views.append((turns, flip))
+        assert len(views) == 2
+        assert views[0] == views[1]
+        seen.add(views[0])
+    assert len(seen) >= 6
+
+
+def test_other_pairs_are_not_resumed(tiny_network, surveys, tmp_path):
+    def trainer(seed):
+        pairs = SimulatedSource(surveys, n_groups=1, group_size=4, seed=seed)(1)
+        source = PairsSource(pairs.batches, pairs.group, batch_size=4)
+        settings = dataclasses.replace(SETTINGS, n_steps=2)
+        return Trainer(tiny_network, source, RECIPES["default"], settings, tmp_path)
+
+    trainer(0).run(progress=False)
+    assert trainer(0).resume()
+    with pytest.raises(WeightsError, match="data are not the same"):
+        trainer(1).resume()

@@ -35,11 +35,11 @@ def test_default_recipe_adds_its_terms(tiny_network, step):
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_target_is_never_encoded(tiny_network, step, surveys):
-    """Physics of a target comes from the other survey, its conditions from others.
+def test_the_target_is_never_encoded(tiny_network, step):
+    """What the decoder is given for a target does not change with its pixels.
 
-    With the conditions taken from donors alone, the gradient of galaxy 0's
-    loss in HSC with respect to its own HSC pixels runs through the target only.
+    Row 0 is replaced in HSC: as a target in HSC it must be told the same as
+    before, as the source of a target in Legacy something else.
     """
     network = tiny_network
     objective = Objective(
@@ -50,28 +50,56 @@ def test_the_target_is_never_encoded(tiny_network, step, surveys):
         described=0,
         drop_bands=0,
     )
-    encoded = []
-    hooks = [
-        network.physics.register_forward_pre_hook(
-            lambda module, arguments: encoded.append(arguments[0].survey)
-        )
-    ]
-    prepared = []
-    original = network.prepare
+    hsc = step.batches["hsc"]
+    pixels = hsc.pixels.clone()
+    pixels[0] = pixels[0].flip(-1) * 3
+    changed = dataclasses.replace(
+        step,
+        batches={**step.batches, "hsc": dataclasses.replace(hsc, pixels=pixels)},
+    )
+
+    def told(step):
+        given = {}
+        original = network.prepare
+
+        def spy(z_physics, z_instrument, **rest):
+            given[rest["source"], rest["target"]] = z_physics, z_instrument
+            return original(z_physics, z_instrument, **rest)
+
+        network.prepare = spy
+        try:
+            objective(network, step, seed=0)
+        finally:
+            network.prepare = original
+        return given
+
+    before, after = told(step), told(changed)
+    assert set(before) == {("hsc", "legacy"), ("legacy", "hsc")}
+    physics, instrument = (
+        torch.equal(a[0], b[0])
+        for a, b in zip(before["legacy", "hsc"], after["legacy", "hsc"], strict=True)
+    )
+    assert physics
+    assert instrument
+    assert not torch.equal(before["hsc", "legacy"][0][0], after["hsc", "legacy"][0][0])
+
+
+def test_revisit_is_the_source_in_its_own_survey(tiny_network, surveys):
+    """Translation within a survey is trained on another visit, not on the target."""
+    source = SimulatedSource(surveys, n_groups=2, group_size=4, revisit_every=1)
+    seen = []
+    original = tiny_network.prepare
 
     def spy(z_physics, z_instrument, **rest):
-        prepared.append((rest["source"], rest["target"]))
+        seen.append((rest["source"], rest["target"]))
         return original(z_physics, z_instrument, **rest)
 
-    network.prepare = spy
-    try:
-        objective(network, step, seed=0)
-    finally:
-        network.prepare = original
-        for hook in hooks:
-            hook.remove()
-    assert sorted(encoded) == ["hsc", "legacy"]
-    assert sorted(prepared) == [("hsc", "legacy"), ("legacy", "hsc")]
+    tiny_network.prepare = spy
+    RECIPES["default"](tiny_network, source(0), seed=0)
+    assert sorted(seen) == [("hsc", "hsc"), ("hsc", "legacy")]
+    step = source(0)
+    assert not torch.equal(step.revisit.pixels, step.batches["hsc"].pixels)
+    assert not torch.equal(step.revisit.psf_fwhm, step.batches["hsc"].psf_fwhm)
 
 
 def test_donors_are_other_galaxies_of_the_group(tiny_network, step):
