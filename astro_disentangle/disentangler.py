@@ -7,29 +7,26 @@ its decoder turns latents into pixels, and those go back to the sky as
 `~astro_disentangle.SurveyCutout`.
 """
 
-import inspect
 import itertools
-import threading
-from collections.abc import Iterable, Mapping
-from numbers import Real
 from pathlib import Path
 
 import astropy.units as u
 import numpy as np
 import torch
 from astropy.coordinates import SkyCoord
-from astropy.nddata import NDData
 from astropy.table import QTable
 
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
+from astro_disentangle.data.conditions import asked_conditions, check_bands
 from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.data.read import Cutouts, read_cutouts
-from astro_disentangle.data.units import lookup
+from astro_disentangle.data.stream import check_own_survey, each_cutout, is_one
 from astro_disentangle.data.write import to_cutout
+from astro_disentangle.estimator import Estimator
 from astro_disentangle.keys import seed_of, torch_generator
 from astro_disentangle.model.bank import Conditions, InstrumentBank
 from astro_disentangle.model.flow import EVALUATIONS
-from astro_disentangle.model.network import Network, NetworkConfig
+from astro_disentangle.model.network import NetworkConfig
 from astro_disentangle.quality import (
     FLAGS,
     CutoutError,
@@ -38,18 +35,17 @@ from astro_disentangle.quality import (
     WeightsError,
     check_count,
 )
-from astro_disentangle.survey import Survey, get_survey
+from astro_disentangle.survey import SURVEYS, get_survey
+from astro_disentangle.weights.pack import new_network, pack, unpack
 
 __all__ = ["Disentangler"]
 
 _WEIGHTS = Path(__file__).parent / "weights"
 _SOLVER = "midpoint"
 _STEPS = 8
-#: Initial weights come from torch's global generator, one network at a time.
-_SEEDING = threading.Lock()
 
 
-class Disentangler:
+class Disentangler(Estimator):
     """
     Separate the physics of a galaxy from the instrument that observed it.
 
@@ -320,7 +316,7 @@ class Disentangler:
         target = self._survey(survey)
         n_samples = check_count("n_samples", n_samples)
         n_steps = check_count("n_steps", n_steps)
-        chosen = _check_bands(bands, target)
+        chosen = check_bands(bands, target)
         conditions = self._conditions(target, like, psf_fwhm, depth, batch_size)
         seed = seed_of(random_state)
         results = []
@@ -341,7 +337,7 @@ class Disentangler:
                         {"NSTEPS": n_steps, "SEED": seed},
                     )
                 )
-        return results[0] if _is_one(cutouts) else results
+        return results[0] if is_one(cutouts) else results
 
     def reconstruct(self, cutouts, *, survey=None, **options):
         """
@@ -402,7 +398,7 @@ class Disentangler:
                     **options,
                 )[0]
             )
-        return views[0] if _is_one(cutouts) else views
+        return views[0] if is_one(cutouts) else views
 
     @torch.inference_mode()
     def _paint(self, network, batch, target, conditions, n_samples, n_steps, seed):
@@ -493,24 +489,13 @@ class Disentangler:
         typical = self._typical(target)
         if psf_fwhm is None and depth is None:
             return typical
-        fwhm = _per_band("psf_fwhm", psf_fwhm, target, u.arcsec)
-        fwhm = np.where(np.isnan(fwhm), typical.psf_fwhm.numpy(), fwhm)
-        ratio = np.divide(fwhm, target.psf_fwhm)
-        if not ((ratio > 0.5) & (ratio < 2)).all():
-            raise ValueError(
-                "'psf_fwhm' must be within a factor 2 of the survey's usual "
-                f"{target.psf_fwhm} arcsec; got {fwhm.tolist()}."
-            )
-        m5 = _per_band("depth", depth, target, u.mag)
-        noise = target.pixel_noise(np.where(np.isnan(m5), target.depth, m5), fwhm)
-        ratio = np.divide(noise, target.pixel_noise())
-        if not ((ratio > 0.25) & (ratio < 4) | np.isnan(m5)).all():
-            usual = np.round(m5 + 2.5 * np.log10(ratio), 2)
-            raise ValueError(
-                f"'depth' must be within 1.5 mag of {usual.tolist()} mag, the "
-                f"survey's usual at that FWHM; got {m5.tolist()}."
-            )
-        noise = np.where(np.isnan(m5), typical.noise.numpy(), noise)
+        fwhm, noise = asked_conditions(
+            target,
+            psf_fwhm,
+            depth,
+            typical.psf_fwhm.numpy(),
+            typical.noise.numpy(),
+        )
         noise = torch.tensor(noise, dtype=torch.float32)
         fwhm = torch.tensor(fwhm, dtype=torch.float32)
         with torch.inference_mode():
@@ -536,8 +521,8 @@ class Disentangler:
         if isinstance(donors, Cutouts):
             reads = [donors]
         else:
-            donors = [donors] if _is_one(donors) else list(donors)
-            _check_own_survey(name, donors, survey)
+            donors = [donors] if is_one(donors) else list(donors)
+            check_own_survey(name, donors, survey)
             reads = list(self._read(donors, survey, None, batch_size, progress=False))
         return self._observed(name, [read.batch for read in reads])
 
@@ -660,7 +645,7 @@ class Disentangler:
                 f"'surveys' must be two surveys; got {len(surveys)}."
             )
         config = NetworkConfig(**(self.network or {}))
-        network = _new_network(surveys, config, seed)
+        network = new_network(surveys, config, seed)
         if getattr(self, "loaded_", False):
             if config != self.network_.config:
                 raise SurveyMismatchError(
@@ -717,24 +702,8 @@ class Disentangler:
         network = self._fitted()
         if dtype not in ("float32", "float16"):
             raise ValueError(f"'dtype' must be 'float32' or 'float16'; got {dtype!r}.")
-        tensors = {
-            f"network.{name}": tensor.to(getattr(torch, dtype))
-            for name, tensor in network.state_dict().items()
-        }
-        tensors.update(self.bank_.tensors())
-        history = [
-            {name: float(row[name]) for name in self.history_.colnames}
-            for row in self.history_
-        ]
-        config = {
-            "surveys": [survey.to_json() for survey in network.surveys.values()],
-            "network": {
-                field: getattr(network.config, field)
-                for field in network.config.__dataclass_fields__
-            },
-            "recipe": self.recipe,
-            "history": history,
-        }
+        history = [dict(zip(row.colnames, row, strict=True)) for row in self.history_]
+        tensors, config = pack(network, self.bank_, self.recipe, history, dtype)
         digest = write_checkpoint(path, tensors, config)
         if dtype == "float32":
             # Rounded weights are those of the file, not of this model.
@@ -779,43 +748,15 @@ class Disentangler:
         if dtype not in (None, "float32"):
             raise ValueError(f"'dtype' must be 'float32'; got {dtype!r}.")
         tensors, config, digest = read_checkpoint(path)
-        try:
-            described = [Survey.from_json(text) for text in config["surveys"]]
-            sizes = NetworkConfig(**config["network"])
-            recipe, history = config["recipe"], config["history"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(
-                f"'{path}' is of another version of the package: {error}."
-            ) from error
-        network = _new_network(described, sizes, 0)
-        state = network.state_dict()
-        found = {
-            name.removeprefix("network."): tensor.float()
-            for name, tensor in tensors.items()
-            if name.startswith("network.")
-        }
-        for name in sorted({*state, *found}):
-            shapes = [
-                tuple(part[name].shape) for part in (state, found) if name in part
-            ]
-            if len(shapes) < 2 or shapes[0] != shapes[1]:
-                raise WeightsError(
-                    f"'{path}' is of another network: {name!r} is missing, "
-                    "unexpected, or of another shape."
-                )
-        network.load_state_dict(found)
-        bank = InstrumentBank.from_tensors(
-            {name: t for name, t in tensors.items() if name.startswith("bank.")}
-        )
-        if set(bank.z_instrument) != set(network.surveys):
-            raise WeightsError(f"'{path}' lacks the bank of instrument latents.")
+        network, bank, recipe, history = unpack(path, tensors, config)
         known = [
-            survey.name if _is_packaged(survey) else survey for survey in described
+            survey.name if SURVEYS.get(survey.name) == survey else survey
+            for survey in network.surveys.values()
         ]
         default = NetworkConfig()
         changed = {
             field: value
-            for field, value in vars(sizes).items()
+            for field, value in vars(network.config).items()
             if value != getattr(default, field)
         }
         model = cls(
@@ -824,119 +765,6 @@ class Disentangler:
         model._set_fitted(network.to(device or "cpu"), bank, history, digest)
         model.loaded_ = True
         return model
-
-    # --- conventions of scikit-learn -------------------------------------------------
-
-    def get_params(self, deep=True):
-        """
-        Parameters of the constructor, as scikit-learn expects.
-
-        Parameters
-        ----------
-        deep : bool
-            Has no effect.
-
-        Returns
-        -------
-        parameters : dict
-            Name to value.
-
-        Examples
-        --------
-        >>> from astro_disentangle import Disentangler
-        >>> Disentangler(n_steps=5).get_params()["n_steps"]
-        5
-        """
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: getattr(self, name) for name in names}
-
-    def set_params(self, **parameters):
-        """
-        Change parameters of the constructor.
-
-        Parameters
-        ----------
-        **parameters
-            Name and value.
-
-        Returns
-        -------
-        self : `Disentangler`
-            The model.
-
-        Raises
-        ------
-        ValueError
-            If a name is not a parameter.
-
-        Examples
-        --------
-        >>> from astro_disentangle import Disentangler
-        >>> Disentangler().set_params(n_steps=7).n_steps
-        7
-        """
-        valid = self.get_params()
-        for name, value in parameters.items():
-            if name not in valid:
-                raise ValueError(
-                    f"Disentangler has no parameter {name!r}; it has {sorted(valid)}."
-                )
-            setattr(self, name, value)
-        return self
-
-    def set_output(self, *, transform=None):
-        """
-        Choose what `transform` returns.
-
-        Parameters
-        ----------
-        transform : {"table", "array", "default"} or None
-            A `~astropy.table.QTable`, an array (N, P + I), or a table again.
-
-        Returns
-        -------
-        self : `Disentangler`
-            The model.
-
-        Raises
-        ------
-        ValueError
-            For any other value.
-
-        Examples
-        --------
-        >>> from astro_disentangle import Disentangler
-        >>> model = Disentangler.load().set_output(transform="array")
-        """
-        if transform not in ("table", "array", "default", None):
-            raise ValueError(
-                f"'transform' must be 'table', 'array' or 'default'; got {transform!r}."
-            )
-        if transform is not None:
-            self._output = "table" if transform == "default" else transform
-        return self
-
-    def __sklearn_tags__(self):
-        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
-
-        return Tags(
-            estimator_type="transformer",
-            target_tags=TargetTags(required=False),
-            transformer_tags=TransformerTags(),
-            input_tags=InputTags(two_d_array=False),
-        )
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "network_")
-
-    def __repr__(self):
-        default = inspect.signature(type(self).__init__).parameters
-        changed = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if value != default[name].default
-        ]
-        return f"Disentangler({', '.join(changed)})"
 
     # --- small helpers ------------------------------------------------------------
 
@@ -968,10 +796,10 @@ class Disentangler:
             return
         batch_size = check_count("batch_size", batch_size)
         total = len(cutouts) if hasattr(cutouts, "__len__") else None
-        total = 1 if _is_one(cutouts) else total
+        total = 1 if is_one(cutouts) else total
         first = None
         with tqdm(total=total, disable=not progress, unit="galaxy") as bar:
-            pairs = _each(cutouts, position)
+            pairs = each_cutout(cutouts, position)
             while chunk := list(itertools.islice(pairs, batch_size)):
                 images, places = zip(*chunk, strict=True)
                 read = read_cutouts(list(images), survey=survey, position=list(places))
@@ -996,116 +824,6 @@ class Disentangler:
         }
 
 
-def _new_network(surveys, config, seed):
-    """A network of a seed; the global generator is left as it was."""
-    with _SEEDING, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return Network(surveys, config).float()
-
-
-def _is_one(cutouts):
-    return isinstance(cutouts, (Mapping, NDData))
-
-
-def _each(cutouts, position):
-    """Cut-outs with their positions, one at a time."""
-    if _is_one(cutouts):
-        yield cutouts, position
-        return
-    if isinstance(cutouts, (str, bytes)) or not isinstance(cutouts, Iterable):
-        raise CutoutError(
-            "'cutouts' must be a cut-out or an iterable of them; got "
-            f"{type(cutouts).__name__}. Read files with CCDData.read first."
-        )
-    if position is None or isinstance(position, SkyCoord):
-        shared = position is None or position.isscalar
-    else:
-        position = list(position)
-        shared = len(position) == 2 and all(
-            isinstance(value, Real) for value in position
-        )
-    places = itertools.repeat(position) if shared else iter(position)
-    wrong = "'position' must hold one place for each cut-out; it has {}."
-    for cutout in cutouts:
-        try:
-            place = next(places)
-        except StopIteration:
-            raise ValueError(wrong.format("fewer")) from None
-        yield cutout, place
-    if not shared and next(places, wrong) is not wrong:
-        raise ValueError(wrong.format("more"))
-
-
-def _check_own_survey(name, donors, survey):
-    """Raise if a donor says that it is of another survey than the one given."""
-    if survey is None:
-        return
-    expected = get_survey(survey).name
-    for donor in donors:
-        images = donor.values() if isinstance(donor, Mapping) else [donor]
-        for image in images:
-            said = lookup(getattr(image, "meta", None), "SURVEY")
-            own = getattr(image, "survey", None)
-            said = getattr(own, "name", said)
-            if said is not None and str(said).strip().lower() != expected:
-                raise SurveyMismatchError(
-                    f"{name!r} must be cut-outs of {expected}; one says that it is "
-                    f"of {said!r}."
-                )
-
-
-def _check_bands(bands, survey):
-    if bands is None:
-        return survey.bands
-    bands = tuple(bands)
-    unknown = [band for band in bands if band not in survey.bands]
-    if unknown or not bands:
-        raise SurveyMismatchError(
-            f"'bands' must be some of {survey.bands} of {survey.name}; got {bands}."
-        )
-    return bands
-
-
-def _per_band(name, value, survey, unit):
-    """Numbers per band (C,) from a Quantity or a mapping; NaN where not given."""
-    if value is None:
-        return np.full(len(survey.bands), np.nan)
-    numbers = _converted(name, value, survey, unit)
-    missing = [isinstance(value, Mapping) and b not in value for b in survey.bands]
-    if not (np.isfinite(numbers) | missing).all():
-        raise ValueError(f"{name!r} must be finite; got {numbers.tolist()} {unit}.")
-    return numbers
-
-
-def _converted(name, value, survey, unit):
-    """Numbers per band (C,) in ``unit``; NaN where a mapping has none."""
-    given = value if isinstance(value, Mapping) else None
-    if given is not None:
-        _check_bands(given, survey)
-    parts = []
-    for index, band in enumerate(survey.bands):
-        part = value
-        if given is not None:
-            part = given.get(band, np.nan * unit)
-        elif np.ndim(value) == 1:
-            if len(value) != len(survey.bands):
-                raise ValueError(
-                    f"{name!r} must be one value or one for each of the bands "
-                    f"{survey.bands}; got {len(value)}."
-                )
-            part = value[index]
-        try:
-            if unit == u.mag and getattr(part, "unit", None) == u.ABmag:
-                parts.append(float(part.value))
-            else:
-                parts.append(u.Quantity(part).to_value(unit))
-        except u.UnitConversionError:
-            raise ValueError(
-                f"{name!r} must be a Quantity in {unit} or convertible; got {part!r}."
-            ) from None
-    return np.array(parts, dtype=float)
-
-
 def _usable(pairs, name, surveys):
     """Batches and groups of the rows of pairs that can be used."""
     if not isinstance(pairs, PairedCutouts):
@@ -1126,9 +844,3 @@ def _usable(pairs, name, surveys):
         raise ValueError(f"{name!r} must hold at least two usable pairs.")
     group = torch.as_tensor(np.asarray(pairs.groups), dtype=torch.int64)
     return {survey: batch[good] for survey, batch in batches.items()}, group[good]
-
-
-def _is_packaged(survey):
-    from astro_disentangle.survey import SURVEYS
-
-    return SURVEYS.get(survey.name) == survey

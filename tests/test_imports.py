@@ -13,12 +13,12 @@ import astro_disentangle
 ROOT = Path(astro_disentangle.__file__).parent
 #: Rooms from the ground up: a room may import from those before it.
 FLOORS = (
-    ("quality", "keys", "survey", "checkpoint", "samples"),
+    ("quality", "keys", "survey", "checkpoint", "estimator", "samples"),
     ("data", "simulation"),
     ("model",),
-    ("training", "evaluation"),
+    ("training", "evaluation", "weights"),
     ("disentangler",),
-    ("cli", "weights"),
+    ("cli",),
 )
 #: Programs that are run, not imported; they may use the whole package.
 PROGRAMS = ("evaluation/scoreboard.py", "weights/build.py")

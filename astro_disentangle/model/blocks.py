@@ -37,8 +37,9 @@ def normalise_image(x):
     --------
     >>> import torch
     >>> from astro_disentangle.model.blocks import normalise_image
-    >>> normalise_image(torch.tensor([3.0, 4.0]).reshape(1, 1, 1, 2)).flatten()
-    tensor([0.8485, 1.1314])
+    >>> x = torch.tensor([3.0, 4.0]).reshape(1, 1, 1, 2)
+    >>> [round(value, 2) for value in normalise_image(x).flatten().tolist()]
+    [0.85, 1.13]
     """
     norm = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True, dtype=torch.float32)
     scale = math.sqrt(x[0].numel()) / (norm + 1e-3)

@@ -1,0 +1,133 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""What a weights file holds, and a network from it."""
+
+import threading
+
+import torch
+
+from astro_disentangle.model.bank import InstrumentBank
+from astro_disentangle.model.network import Network, NetworkConfig
+from astro_disentangle.quality import WeightsError
+from astro_disentangle.survey import Survey
+
+__all__ = ["new_network", "pack", "unpack"]
+
+#: Initial weights come from torch's global generator, one network at a time.
+_SEEDING = threading.Lock()
+
+
+def new_network(surveys, config, seed):
+    """
+    A network with initial weights; the global generator is left as it was.
+
+    Parameters
+    ----------
+    surveys : sequence of `~astro_disentangle.Survey`
+        The surveys.
+    config : `~astro_disentangle.model.network.NetworkConfig`
+        Sizes.
+    seed : int
+        Key of the initial weights.
+
+    Returns
+    -------
+    network : `~astro_disentangle.model.network.Network`
+        In float32.
+    """
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Network(surveys, config).float()
+
+
+def pack(network, bank, recipe, history, dtype):
+    """
+    A fitted model as tensors and configuration.
+
+    Parameters
+    ----------
+    network : `~astro_disentangle.model.network.Network`
+        The network.
+    bank : `~astro_disentangle.model.bank.InstrumentBank`
+        Its bank.
+    recipe : str
+        Name of the objective.
+    history : list of dict
+        Rows of the history.
+    dtype : {"float32", "float16"}
+        Precision of the network's numbers.
+
+    Returns
+    -------
+    tensors : dict of str to `torch.Tensor`
+        For `~astro_disentangle.checkpoint.write_checkpoint`.
+    config : dict
+        The same.
+    """
+    tensors = {
+        f"network.{name}": tensor.to(getattr(torch, dtype))
+        for name, tensor in network.state_dict().items()
+    }
+    tensors.update(bank.tensors())
+    config = {
+        "surveys": [survey.to_json() for survey in network.surveys.values()],
+        "network": dict(vars(network.config)),
+        "recipe": recipe,
+        "history": [
+            {name: float(value) for name, value in row.items()} for row in history
+        ],
+    }
+    return tensors, config
+
+
+def unpack(path, tensors, config):
+    """
+    A fitted model from what `pack` made.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The file, for messages.
+    tensors : dict of str to `torch.Tensor`
+        Its tensors.
+    config : dict
+        Its configuration.
+
+    Returns
+    -------
+    network, bank, recipe, history : tuple
+        As `pack` takes them.
+
+    Raises
+    ------
+    WeightsError
+        If something is missing, unexpected or of another shape.
+    """
+    try:
+        described = [Survey.from_json(text) for text in config["surveys"]]
+        sizes = NetworkConfig(**config["network"])
+        recipe, history = config["recipe"], config["history"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"'{path}' is of another version of the package: {error}."
+        ) from error
+    network = new_network(described, sizes, 0)
+    state = network.state_dict()
+    found = {
+        name.removeprefix("network."): tensor.float()
+        for name, tensor in tensors.items()
+        if name.startswith("network.")
+    }
+    for name in sorted({*state, *found}):
+        shapes = [tuple(part[name].shape) for part in (state, found) if name in part]
+        if len(shapes) < 2 or shapes[0] != shapes[1]:
+            raise WeightsError(
+                f"'{path}' is of another network: {name!r} is missing, "
+                "unexpected, or of another shape."
+            )
+    network.load_state_dict(found)
+    bank = InstrumentBank.from_tensors(
+        {name: t for name, t in tensors.items() if name.startswith("bank.")}
+    )
+    if set(bank.z_instrument) != set(network.surveys):
+        raise WeightsError(f"'{path}' lacks the bank of instrument latents.")
+    return network, bank, recipe, history
