@@ -2,6 +2,7 @@
 """Each term of the objective does what its definition says."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from astro_disentangle.training.objective import (
     RECIPES,
     Objective,
+    _nearness,
     contrast,
     effective_rank,
 )
@@ -153,3 +155,24 @@ def test_effective_rank_bounds():
     assert 5.5 < effective_rank(z) <= 6
     line = z[:, :1] * torch.ones(6)
     assert effective_rank(line).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_pixels_at_the_galaxy_count_for_more_late_in_training(tiny_network, step):
+    def flow(number):
+        at = dataclasses.replace(step, number=number)
+        return RECIPES["default"](tiny_network, at, seed=0)[1]["flow"].item()
+
+    assert flow(0) == flow(1000)
+    assert flow(1000) != flow(1100) != flow(1200)
+    assert flow(1200) == flow(5000)
+
+
+def test_nearness_peaks_at_the_galaxy(surveys):
+    offset = torch.tensor([[0.0, 0.0], [3.5, -2.5]])
+    near = _nearness(surveys[0], offset)
+    assert near.shape == (2, 48, 48)
+    assert near[0, 23, 23].item() == pytest.approx(near[0, 24, 24].item())
+    assert near[1].argmax().item() == 21 * 48 + 27
+    radius = 1.5 / surveys[0].pixel_scale
+    row = _nearness(surveys[0], torch.tensor([[0.5 + round(radius), 0.5]]))[0, 24]
+    assert row[24].item() == pytest.approx(math.exp(-0.5), abs=0.02)
