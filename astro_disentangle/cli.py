@@ -47,54 +47,113 @@ def main(arguments=None):
     return 0
 
 
+class _Version(argparse.Action):
+    """Print the version, which is looked up only then."""
+
+    def __call__(self, parser, *_):
+        from astro_disentangle import __version__
+
+        print(f"astro_disentangle {__version__}")
+        parser.exit()
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="astro-disentangle",
         description="Separate galaxies from the telescopes that took their images.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="latents and translations of samples")
     demo.set_defaults(run=_demo)
 
     transform = commands.add_parser("transform", help="latents of cut-outs")
-    transform.add_argument("files", nargs="+", metavar="FILES")
     transform.add_argument("--survey", help="survey, if the headers do not say")
-    transform.add_argument("--band", help="band, if the headers do not say")
     transform.set_defaults(run=_transform)
 
     translate = commands.add_parser("translate", help="another survey's view")
-    translate.add_argument("files", nargs="+", metavar="FILES")
     translate.add_argument("--survey", required=True, help="survey to paint")
     translate.add_argument("--source", help="survey, if the headers do not say")
-    translate.add_argument("--band", help="band, if the headers do not say")
-    translate.add_argument("--like", nargs="+", metavar="FILES", help="conditions of")
-    translate.add_argument("--psf-fwhm", type=float, metavar="ARCSEC")
-    translate.add_argument("--depth", type=float, metavar="MAG")
-    translate.add_argument("--samples", type=int, default=1, metavar="N")
-    translate.add_argument("--steps", type=int, default=8, metavar="N")
+    translate.add_argument(
+        "--like",
+        nargs="+",
+        metavar="FILES",
+        help="paint under the conditions of these cut-outs",
+    )
+    translate.add_argument(
+        "--psf-fwhm", type=float, metavar="ARCSEC", help="FWHM to paint, all bands"
+    )
+    translate.add_argument(
+        "--depth", type=float, metavar="MAG", help="5 sigma depth to paint, all bands"
+    )
+    translate.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        metavar="N",
+        help="more than one: mean and spread, and one file with the samples "
+        "(default 1)",
+    )
+    translate.add_argument(
+        "--steps", type=int, default=8, metavar="N", help="steps of the flow (8)"
+    )
     translate.set_defaults(run=_translate)
+
+    for command in (transform, translate):
+        command.add_argument(
+            "files",
+            nargs="+",
+            metavar="FILES",
+            help="whole cut-outs, or one FITS file for each band",
+        )
+        command.add_argument("--band", help="band, if the headers do not say")
+        where = command.add_mutually_exclusive_group()
+        where.add_argument(
+            "--position",
+            nargs=2,
+            type=float,
+            metavar=("X", "Y"),
+            help="0-based pixel of the galaxy (default: centre of the image)",
+        )
+        where.add_argument(
+            "--sky",
+            nargs=2,
+            type=float,
+            metavar=("RA", "DEC"),
+            help="ICRS position of the galaxy in degrees",
+        )
+        command.add_argument(
+            "--weights", default="default", metavar="FILE", help="other weights"
+        )
 
     fit = commands.add_parser("fit", help="train on pairs of cut-outs")
     fit.add_argument(
         "--pairs",
         required=True,
         metavar="PATH",
-        help="folder with a folder per survey, the same file names in each",
+        help="folder with a folder for each survey, with files of the same names "
+        "in both, as PairedCutouts.write or SurveyCutout.write make them",
     )
     fit.add_argument("--surveys", nargs=2, default=["hsc", "legacy"], metavar="NAME")
     fit.add_argument("--from", dest="start", metavar="WEIGHTS", help="fine-tune these")
-    fit.add_argument("--recipe", default="default")
-    fit.add_argument("--steps", type=int, default=2000, metavar="N")
-    fit.add_argument("--batch-size", type=int, default=64, metavar="N")
+    fit.add_argument("--recipe", default="default", help="default or counterfactual")
+    fit.add_argument("--steps", type=int, default=2000, metavar="N", help="(2000)")
+    fit.add_argument("--batch-size", type=int, default=64, metavar="N", help="(64)")
     fit.add_argument("--resume", action="store_true", help="go on with a stopped run")
     fit.set_defaults(run=_fit)
 
     for command in (demo, transform, translate, fit):
-        command.add_argument("--output", required=True, type=Path)
-        command.add_argument("--seed", type=int, default=0)
-        if command in (transform, translate):
-            command.add_argument("--weights", default="default", metavar="FILE")
+        what = "table (.ecsv, .fits)" if command is transform else "folder"
+        command.add_argument(
+            "--output",
+            required=command is not demo,
+            default=Path("demo"),
+            type=Path,
+            help=f"{what} to write",
+        )
+        command.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+        command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     return parser
 
 
@@ -108,7 +167,7 @@ def _demo(options):
 
     start = time.monotonic()
     options.output.mkdir(parents=True, exist_ok=True)
-    model = Disentangler.load()
+    model = Disentangler.load(device=options.device)
     latents, table, panels = [], [], []
     for source, target in (("hsc", "legacy"), ("legacy", "hsc")):
         names = sample_names(survey=source)
@@ -169,8 +228,10 @@ def _transform(options):
             f"'--output' must end in one of {_TABLES}; got '{options.output}'."
         )
     cutouts = _read_files(options.files, options.band)
-    model = Disentangler.load(options.weights)
-    latents = model.transform(cutouts, survey=options.survey)
+    model = Disentangler.load(options.weights, device=options.device)
+    latents = model.transform(
+        cutouts, survey=options.survey, position=_position(options)
+    )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     latents.write(options.output, overwrite=True)
     for name, flags in zip(latents["object_id"], latents["flags"], strict=True):
@@ -184,12 +245,13 @@ def _translate(options):
     from astro_disentangle.disentangler import Disentangler
 
     cutouts = _read_files(options.files, options.band)
-    model = Disentangler.load(options.weights)
+    model = Disentangler.load(options.weights, device=options.device)
     like = None if options.like is None else _read_files(options.like, None)
     views = model.translate(
         cutouts,
         survey=options.survey,
         source=options.source,
+        position=_position(options),
         like=like,
         psf_fwhm=None if options.psf_fwhm is None else options.psf_fwhm * u.arcsec,
         depth=None if options.depth is None else options.depth * u.mag,
@@ -203,6 +265,11 @@ def _translate(options):
     for name, view in zip(names, views, strict=True):
         for path in _write_bands(view, name, options.output):
             print(path)
+        if options.samples > 1:
+            path = options.output / f"translated_{_safe(name)}.fits"
+            view.write(path, overwrite=True)
+            print(path)
+        print(f"{name}: {_flag_names(view.flags)}", file=sys.stderr)
 
 
 def _fit(options):
@@ -217,6 +284,7 @@ def _fit(options):
         "batch_size": options.batch_size,
         "random_state": options.seed,
         "directory": options.output,
+        "device": options.device,
     }
     if options.start is None:
         model = Disentangler(surveys=tuple(options.surveys), **settings)
@@ -299,13 +367,27 @@ def _distinct(names):
 
 def _write_bands(view, name, folder):
     """One FITS file per band; returns their paths."""
-    safe = re.sub(r"[^\w.+-]+", "_", name)
+    safe = _safe(name)
     paths = []
     for band, image in view.items():
         path = folder / f"translated_{safe}_{band}.fits"
         image.write(path, overwrite=True)
         paths.append(path)
     return paths
+
+
+def _safe(name):
+    """A name that can be that of a file."""
+    return re.sub(r"[^\w.+-]+", "_", name)
+
+
+def _position(options):
+    """The position that was asked for, or None."""
+    if options.sky is None:
+        return options.position
+    from astropy.coordinates import SkyCoord
+
+    return SkyCoord(*options.sky, unit="deg")
 
 
 def _stack(tables):

@@ -36,7 +36,12 @@ from astro_disentangle.quality import (
     check_count,
 )
 from astro_disentangle.survey import SURVEYS, get_survey
-from astro_disentangle.weights.pack import new_network, pack, unpack
+from astro_disentangle.weights.pack import (
+    check_device,
+    new_network,
+    pack,
+    unpack,
+)
 
 __all__ = ["Disentangler"]
 
@@ -68,7 +73,7 @@ class Disentangler(Estimator):
     precision : {"bfloat16", "float32"}
         Precision of the matrix products in `fit`; everything else is float32.
     random_state : int, `numpy.random.Generator` or None
-        Seed of `fit`.
+        Seed of `fit`; None is seed 0.
     directory : str or `~pathlib.Path`, optional
         Folder for the checkpoints of `fit`.
     progress : bool
@@ -278,7 +283,8 @@ class Disentangler(Estimator):
         n_steps : int
             Steps of the midpoint rule, two network evaluations each.
         random_state : int, `numpy.random.Generator` or None
-            Seed of the noise, which is drawn for each object on its own.
+            Seed of the noise, which is drawn for each object on its own. None is
+            seed 0: the same call gives the same result.
         batch_size : int
             Cut-outs at a time.
         progress : bool
@@ -577,7 +583,8 @@ class Disentangler(Estimator):
         DisentangleError
             If training diverges.
         WeightsError
-            If the run to resume is damaged or another one.
+            If the run to resume is damaged or another one, or there is a run in
+            ``directory`` and it is not resumed.
 
         Examples
         --------
@@ -615,7 +622,7 @@ class Disentangler(Estimator):
                 continue
             batches, group = _usable(given, purpose, network.surveys)
             sources.append(
-                PairsSource(batches, group, batch_size, seed, self.device or "cpu")
+                PairsSource(batches, group, batch_size, seed, check_device(self.device))
             )
         directory = self.directory if resume in (None, True, False) else resume
         trainer = Trainer(
@@ -627,7 +634,15 @@ class Disentangler(Estimator):
             validation=sources[1],
         )
         if resume and not trainer.resume():
-            raise WeightsError(f"there is no run to resume in '{directory}'.")
+            raise WeightsError(
+                f"there is no run to resume in {str(directory)!r}; 'directory' or "
+                "'resume' must name its folder."
+            )
+        if not resume and trainer.path is not None and trainer.path.exists():
+            raise WeightsError(
+                f"there is a run in '{directory}' already; resume=True goes on with "
+                "it. Remove it, or give another 'directory', to start anew."
+            )
         try:
             history = trainer.run(progress=self.progress)
             network.load_state_dict(trainer.averaged(), strict=False)
@@ -653,7 +668,7 @@ class Disentangler(Estimator):
                     f"{self.network!r}."
                 )
             network.load_state_dict(self.network_.state_dict())
-        return network.to(self.device or "cpu")
+        return network.to(check_device(self.device))
 
     def _set_fitted(self, network, bank, history, sha256):
         self.network_ = network.eval()
@@ -762,7 +777,7 @@ class Disentangler(Estimator):
         model = cls(
             surveys=tuple(known), recipe=recipe, network=changed or None, device=device
         )
-        model._set_fitted(network.to(device or "cpu"), bank, history, digest)
+        model._set_fitted(network.to(check_device(device)), bank, history, digest)
         model.loaded_ = True
         return model
 

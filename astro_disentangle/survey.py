@@ -272,7 +272,8 @@ def get_survey(survey):
     Parameters
     ----------
     survey : str or `Survey`
-        Name of a survey that the package describes, or a survey of the user's.
+        Name of a survey that the package describes, in any case, or a survey of
+        the user's.
 
     Returns
     -------
@@ -293,8 +294,8 @@ def get_survey(survey):
     if isinstance(survey, Survey):
         return survey
     try:
-        return SURVEYS[survey]
-    except (KeyError, TypeError):
+        return SURVEYS[survey.strip().lower()]
+    except (KeyError, AttributeError):
         raise SurveyMismatchError(
             f"'survey' must be one of {sorted(SURVEYS)} or a Survey; got {survey!r}."
         ) from None

@@ -12,7 +12,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
 
-from astro_disentangle import FLAGS, get_survey, simulate_pairs
+from astro_disentangle import FLAGS, SurveyCutout, get_survey, simulate_pairs
 from astro_disentangle.cli import main
 from astro_disentangle.samples import load_sample, sample_names
 
@@ -162,3 +162,40 @@ def test_table_format_is_checked_before_the_work(files, tmp_path, capsys):
     words = ["transform", *files, "--survey", "hsc", "--output", str(tmp_path / "x")]
     assert main(words) == 2
     assert ".ecsv" in capsys.readouterr().err
+
+
+def test_position_on_the_image_and_on_the_sky(tmp_path):
+    name = sample_names(survey="legacy")[0]
+    paths = []
+    for band, image in load_sample(name).items():
+        paths.append(str(tmp_path / f"{name}_{band}.fits"))
+        image.write(paths[-1])
+    sky = image.wcs.pixel_to_world(20.0, 22.0)
+    places = (
+        ["--position", "20", "22"],
+        ["--sky", str(sky.ra.deg), str(sky.dec.deg)],
+        [],
+    )
+    rows = []
+    for number, place in enumerate(places):
+        output = str(tmp_path / f"{number}.ecsv")
+        words = ["transform", *paths, "--survey", "legacy", *place]
+        assert main([*words, "--output", output]) == 0
+        rows.append(QTable.read(output)["physics"][0])
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-3)
+    assert np.abs(rows[0] - rows[2]).max() > 1e-2
+
+
+def test_samples_are_kept(files, tmp_path, capsys):
+    words = ["translate", *files, "--survey", "legacy", "--source", "hsc"]
+    words += ["--steps", "1", "--samples", "3", "--output", str(tmp_path / "out")]
+    assert main(words) == 0, capsys.readouterr().err
+    whole = SurveyCutout.read(tmp_path / "out" / f"translated_{sample_names()[0]}.fits")
+    assert whole.samples.shape == (3, 4, 32, 32)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert "astro_disentangle" in capsys.readouterr().out

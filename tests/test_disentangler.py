@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.wcs import WCS
 from conftest import TINY
 from photutils.aperture import CircularAperture, aperture_photometry
 
@@ -614,3 +615,76 @@ def test_parameters_and_clone():
     with pytest.raises(Exception, match="not fitted"):
         check_is_fitted(model)
     check_is_fitted(Disentangler.load())
+
+
+# --- what beginners do --------------------------------------------------------------
+
+
+def test_a_constant_band_is_no_image(model, galaxies):
+    """Outside of a footprint images are often 0, not NaN."""
+    galaxy = galaxies["hsc"][-1]
+    empty = {
+        band: CCDData(np.zeros(image.shape), unit=image.unit)
+        for band, image in galaxy.items()
+    }
+    assert model.transform(empty, survey="hsc")["flags"][0] & FLAGS.UNUSABLE
+    without = {band: image for band, image in galaxy.items() if band != "g"}
+    zero = {**galaxy, "g": CCDData(np.zeros(galaxy["g"].shape), unit="adu")}
+    a, b = (model.transform(part, survey="hsc") for part in (without, zero))
+    np.testing.assert_allclose(a["physics"], b["physics"], atol=1e-6)
+    assert b["flags"][0] & FLAGS.BAD_PIXELS
+
+
+def test_survey_against_the_header(model, galaxies):
+    with pytest.raises(SurveyMismatchError, match=r"'hsc', but meta\['SURVEY'\]"):
+        model.transform(galaxies["legacy"][0], survey="hsc")
+    assert len(model.transform(galaxies["legacy"][0], survey="LEGACY")) == 1
+
+
+def test_pairs_of_different_places(galaxies):
+    first, second = galaxies["legacy"][:2]
+    hsc = {
+        band: CCDData(
+            np.random.default_rng(0).normal(size=(60, 60)),
+            unit="adu",
+            wcs=_wcs_like(first["r"], 0.168, 60),
+        )
+        for band in "gri"
+    }
+    options = {"surveys": ("hsc", "legacy")}
+    assert len(PairedCutouts.from_nddata([hsc], [first], **options)) == 1
+    with pytest.raises(CutoutError, match="pair 0 are .* arcsec apart"):
+        PairedCutouts.from_nddata([hsc], [second], **options)
+
+
+def _wcs_like(image, scale, size):
+    """A WCS of another pixel scale about the centre of an image."""
+    ny, nx = image.shape
+    sky = image.wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2)
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crval = [sky.icrs.ra.deg, sky.icrs.dec.deg]
+    wcs.wcs.crpix = [(size + 1) / 2] * 2
+    wcs.wcs.cdelt = [-scale / 3600, scale / 3600]
+    return wcs
+
+
+def test_a_run_is_not_overwritten(fitted, tmp_path):
+    _, pairs = fitted
+    options = {"batch_size": 16, "network": TINY, "progress": False}
+    model = Disentangler(n_steps=2, directory=tmp_path, **options).fit(pairs)
+    with pytest.raises(WeightsError, match="resume=True"):
+        Disentangler(n_steps=2, directory=tmp_path, **options).fit(pairs)
+    with pytest.raises(WeightsError, match="'n_steps' was 2 and is 3"):
+        Disentangler(n_steps=3, directory=tmp_path, **options).fit(pairs, resume=True)
+    with pytest.raises(WeightsError, match="unfinished run"):
+        Disentangler.load(tmp_path / "training.safetensors")
+    assert len(model.history_) == 1
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_devices_that_are_not_there(device, fitted):
+    with pytest.raises(ValueError, match="'device'"):
+        Disentangler.load(device=device)
+    with pytest.raises(ValueError, match="'device'"):
+        Disentangler(device=device, network=TINY).fit(fitted[1])

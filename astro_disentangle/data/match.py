@@ -3,7 +3,7 @@
 
 from astro_disentangle.data.units import lookup
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
-from astro_disentangle.survey import Survey, get_survey
+from astro_disentangle.survey import SURVEYS, Survey, get_survey
 
 __all__ = ["match_bands", "survey_of"]
 
@@ -17,7 +17,7 @@ def survey_of(planes, survey=None):
     planes : list of `~astro_disentangle.data.unpack.Plane`
         Its planes.
     survey : str or `~astro_disentangle.Survey`, optional
-        What the caller says; it goes before ``meta["SURVEY"]``.
+        What the caller says; ``meta["SURVEY"]`` by default.
 
     Returns
     -------
@@ -27,7 +27,8 @@ def survey_of(planes, survey=None):
     Raises
     ------
     SurveyMismatchError
-        If it is unknown, or the bands are of different surveys.
+        If it is unknown, the bands are of different surveys, or the caller and
+        ``meta["SURVEY"]`` name two different known ones.
 
     Examples
     --------
@@ -45,6 +46,12 @@ def survey_of(planes, survey=None):
             raise SurveyMismatchError(
                 f"'survey' is {survey.name!r}, but the cut-out is a SurveyCutout of "
                 f"{own.name!r}."
+            )
+        # Other names, such as that of one camera of a survey, are the user's to read.
+        name = own.strip().lower() if isinstance(own, str) else None
+        if name in SURVEYS and name != survey.name:
+            raise SurveyMismatchError(
+                f"'survey' is {survey.name!r}, but meta['SURVEY'] says {own!r}."
             )
         return survey
     said = {}
@@ -88,7 +95,7 @@ def match_bands(planes, survey):
     SurveyMismatchError
         If the survey has no such band.
     CutoutError
-        If a band is there twice.
+        If a band is there twice, or its header says that it is another.
 
     Examples
     --------
@@ -100,19 +107,19 @@ def match_bands(planes, survey):
     >>> sorted(match_bands(unpack({"HSC-I": image}), get_survey("hsc")))
     [2]
     """
-    folded = {band.casefold(): index for index, band in enumerate(survey.bands)}
     matched = {}
     for plane in planes:
-        name = plane.band.strip()
-        index = folded.get(name.casefold())
-        if name in survey.bands:
-            index = survey.bands.index(name)
-        if index is None:
-            last = name.replace("_", "-").replace(".", "-").rsplit("-", 1)[-1]
-            index = folded.get(last.casefold())
+        index = _number(plane.band, survey)
         if index is None:
             raise SurveyMismatchError(
                 f"the bands of {survey.name} are {survey.bands}; got {plane.band!r}."
+            )
+        said = lookup(plane.meta, "BAND")
+        told = _number(said, survey) if isinstance(said, str) else None
+        if told not in (None, index):
+            raise CutoutError(
+                f"the image given as band {plane.band!r} says in meta['BAND'] that it "
+                f"is {said!r}; one of the two is wrong."
             )
         if index in matched:
             raise CutoutError(
@@ -121,3 +128,13 @@ def match_bands(planes, survey):
             )
         matched[index] = plane
     return dict(sorted(matched.items()))
+
+
+def _number(name, survey):
+    """Number of a band by its name in the survey, or None."""
+    name = name.strip()
+    if name in survey.bands:
+        return survey.bands.index(name)
+    folded = {band.casefold(): index for index, band in enumerate(survey.bands)}
+    last = name.replace("_", "-").replace(".", "-").rsplit("-", 1)[-1]
+    return folded.get(name.casefold(), folded.get(last.casefold()))

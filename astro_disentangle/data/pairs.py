@@ -241,7 +241,8 @@ class PairedCutouts:
         ------
         CutoutError
             If a cut-out cannot be read, or is not on the pixel grid of its
-            survey, north up: the decoder learns to paint native pixels.
+            survey, north up: the decoder learns to paint native pixels; or the
+            two cut-outs of a pair are more than 2 arcsec apart on the sky.
         SurveyMismatchError
             If a cut-out does not fit its survey, or the surveys are the same.
         ValueError
@@ -278,6 +279,7 @@ class PairedCutouts:
             )
         for read in reads:
             _check_native(read.batch)
+        _check_same_sky(reads[0].coord, reads[1].coord)
         coords = [
             first if first is not None else second
             for first, second in zip(reads[0].coord, reads[1].coord, strict=True)
@@ -374,6 +376,19 @@ class _Views(Sequence):
         row = range(len(self))[row]
         meta = {"OBJECT": self._object_id[row]}
         return row_to_cutout(self._batch, row, coord=self._coords[row], meta=meta)
+
+
+def _check_same_sky(first, second):
+    """Raise where the two cut-outs of a pair are not of one place on the sky."""
+    for row, (a, b) in enumerate(zip(first, second, strict=True)):
+        if a is None or b is None:
+            continue
+        apart = a.separation(b).arcsec
+        if apart > 2:
+            raise CutoutError(
+                "the cut-outs of a pair must show the same galaxy; those of pair "
+                f"{row} are {apart:.1f} arcsec apart. Are both sides in one order?"
+            )
 
 
 def _check_native(batch):

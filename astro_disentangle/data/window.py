@@ -128,6 +128,9 @@ def read_window(plane, place, corner, size, survey):
         return pixels, good
 
     pixels, good = clean()
+    if good.any() and np.ptp(pixels[good]) == 0:
+        # No image of the sky is constant: it is what stands outside a footprint.
+        good[:] = False
     inside = window(np.broadcast_to(True, plane.data.shape), False)
     noise = np.nan
     if plane.uncertainty is None:

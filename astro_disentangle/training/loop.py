@@ -318,7 +318,8 @@ class Trainer:
             now, then = dataclasses.asdict(getattr(self, part)), config[part]
             different = sorted(k for k in {*now, *then} if now.get(k) != then.get(k))
             if different:
-                field = different[0]
+                # The length of a run also sets other settings: name it first.
+                field = "n_steps" if "n_steps" in different else different[0]
                 raise WeightsError(
                     f"'{self.path}' belongs to another run: {part} '{field}' was "
                     f"{then.get(field)!r} and is {now.get(field)!r}."
@@ -326,8 +327,8 @@ class Trainer:
         fingerprint = getattr(self.source, "fingerprint", None)
         if config["source"] != fingerprint:
             raise WeightsError(
-                f"'{self.path}' belongs to another run: its data are not the same "
-                f"({config['source']} then, {fingerprint} now)."
+                f"'{self.path}' belongs to another run: its data are not the same. "
+                "Give it the same pairs and batch size, or another folder."
             )
         parameters = dict(self.network.named_parameters())
         expected = {f"weights.{name}" for name in parameters}

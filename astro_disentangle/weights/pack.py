@@ -10,7 +10,7 @@ from astro_disentangle.model.network import Network, NetworkConfig
 from astro_disentangle.quality import WeightsError
 from astro_disentangle.survey import Survey
 
-__all__ = ["new_network", "pack", "unpack"]
+__all__ = ["check_device", "new_network", "pack", "unpack"]
 
 #: Initial weights come from torch's global generator, one network at a time.
 _SEEDING = threading.Lock()
@@ -37,6 +37,36 @@ def new_network(surveys, config, seed):
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Network(surveys, config).float()
+
+
+def check_device(device):
+    """
+    A device of torch that is there.
+
+    Parameters
+    ----------
+    device : str, `torch.device` or None
+        What the user asks for; None for the CPU.
+
+    Returns
+    -------
+    device : str
+        The device.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know it or it is not there.
+    """
+    device = "cpu" if device is None else device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"'device' must be one that torch can use here; got {device!r}: {reason}."
+        ) from error
+    return str(device)
 
 
 def pack(network, bank, recipe, history, dtype):
@@ -102,6 +132,11 @@ def unpack(path, tensors, config):
     WeightsError
         If something is missing, unexpected or of another shape.
     """
+    if "settings" in config:
+        raise WeightsError(
+            f"'{path}' is the checkpoint of an unfinished run; go on with it by "
+            "fit(pairs, resume=...), which gives weights to save."
+        )
     try:
         described = [Survey.from_json(text) for text in config["surveys"]]
         sizes = NetworkConfig(**config["network"])
