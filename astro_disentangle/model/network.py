@@ -103,6 +103,9 @@ class Network(nn.Module):
             config.decoder_depth,
             2 * config.condition,
         )
+        self.photometry = nn.ModuleDict(
+            {s.name: nn.Linear(config.physics_size, 4 * len(s.bands)) for s in surveys}
+        )
         nodes, weights = np.polynomial.hermite_e.hermegauss(16)
         weights = weights / weights.sum()
         self.register_buffer("nodes", torch.tensor(nodes).float(), persistent=False)

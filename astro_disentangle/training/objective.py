@@ -19,6 +19,12 @@ FWHM and noise of the target's bands, where its metadata give them, from either
 instrument latent. The encoders are often not shown these numbers and must find
 them in the pixels; the flow alone asks for the seeing only late in training.
 
+**Photometry** (default recipe, late). Mean square error with which a linear layer
+reads what can be measured on the target, fluxes and second moments in every band,
+from the physics latent of its source. It asks for no more than the flow does, but
+directly: colours are a small part of the flow term, and both ends of the decoder's
+path have to find them at once.
+
 **Contrast** (default recipe). Normalised temperature-scaled cross entropy
 (arXiv:2002.05709) of the two views of a galaxy among all views of the batch.
 Views of other galaxies in the *same* survey are among the negatives: a latent
@@ -40,7 +46,7 @@ from astro_disentangle.model.flow import interpolate
 #: Variance of latents below which their disagreement is no longer scaled up.
 _LEAST_SPREAD = 1e-4
 
-__all__ = ["RECIPES", "Objective", "contrast", "effective_rank"]
+__all__ = ["RECIPES", "Objective", "contrast", "effective_rank", "measure"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,10 @@ class Objective:
 
     Parameters
     ----------
-    flow, agree_physics, agree_instrument, reading, contrast : float
+    flow, agree_physics, agree_instrument, reading, photometry, contrast : float
         Weights of the terms.
+    photometry_after : int
+        Step from which the photometry counts.
     temperature : float
         Temperature of the contrast.
     drop_bands : float
@@ -75,6 +83,8 @@ class Objective:
     agree_physics: float = 0.05
     agree_instrument: float = 0.05
     reading: float = 0.05
+    photometry: float = 0.03
+    photometry_after: int = 1800
     contrast: float = 0.02
     temperature: float = 0.1
     drop_bands: float = 0.3
@@ -114,13 +124,18 @@ class Objective:
             again = self._withhold(network.view(step.revisit), generator)
             z_again = network.physics(again)
 
-        flow, agree_instrument, reading = [], [], []
+        flow, agree_instrument, reading, photometry = [], [], [], []
+        late = self.photometry > 0 and step.number >= self.photometry_after
         for index, name in enumerate(names):
             other = names[1 - index]
             if step.revisit is not None and step.revisit.survey.name == name:
                 z_source, source = z_again, again
             else:
                 z_source, source = z_physics[other], physics_views[other]
+            if late:
+                photometry.append(
+                    _photometry_error(network, step.batches[name], z_source)
+                )
             z_own, z_donors = self._instrument(
                 network, views[name], step.group, generator
             )
@@ -137,18 +152,21 @@ class Objective:
                     self.centre * min(max(step.number - self.centre_after, 0) / 200, 1),
                 )
             )
+        if not late:
+            photometry = [torch.zeros(())]
         z_a, z_b = (z_physics[name] for name in names)
         terms = {
             "flow": torch.stack(flow).mean(),
             "agree_physics": _disagreement(z_a, z_b),
             "agree_instrument": torch.stack(agree_instrument).mean(),
             "reading": torch.stack(reading).mean(),
+            "photometry": torch.stack(photometry).mean(),
             "contrast": contrast(z_a, z_b, self.temperature),
         }
         loss = sum(
             getattr(self, name) * term
             for name, term in terms.items()
-            if getattr(self, name)
+            if getattr(self, name) and (late or name != "photometry")
         )
         terms["rank"] = effective_rank(torch.cat([z_a, z_b]).detach())
         return loss, {name: term.detach() for name, term in terms.items()}
@@ -237,7 +255,13 @@ class Objective:
 RECIPES = {
     "default": Objective(),
     "counterfactual": Objective(
-        agree_physics=0, agree_instrument=0, reading=0, contrast=0, early=1, centre=0
+        agree_physics=0,
+        agree_instrument=0,
+        reading=0,
+        photometry=0,
+        contrast=0,
+        early=1,
+        centre=0,
     ),
 }
 
@@ -266,6 +290,51 @@ def _reading_error(network, view, *latents):
     layer = network.instrument.reading[view.survey]
     errors = [((layer(z).float() - truth).square() * known).sum() for z in latents]
     return sum(errors) / (len(errors) * known.sum().clamp(min=1))
+
+
+def measure(batch):
+    """
+    Fluxes and second moments of a batch of native stamps.
+
+    Four sums over the pixels of each band, with Gaussians of 0.8 and 1.6 arcsec
+    about the galaxy as weights and, for the last two, the larger one times
+    ``(x**2 - y**2)`` and ``2 x y``; each over its noise at the survey's typical
+    depth, compressed by ``arcsinh(value / 3)``.
+
+    Parameters
+    ----------
+    batch : `~astro_disentangle.data.batch.CutoutBatch`
+        B cut-outs of C bands.
+
+    Returns
+    -------
+    values : `torch.Tensor`
+        Shape (B, 4 C), band by band for each sum in turn.
+    known : `torch.Tensor`
+        Same shape, 1 for bands that are present, else 0.
+    """
+    pixels, good, offset = batch.stamp()
+    survey = batch.survey
+    size = survey.stamp_size
+    axis = torch.arange(size, device=offset.device) - (size - 1) / 2
+    x, y = ((axis - offset[:, part, None]) * survey.pixel_scale for part in (0, 1))
+    x, y = x[:, None, :], y[:, :, None]
+    small, large = ((-(x**2 + y**2) / (2 * s**2)).exp() for s in (0.8, 1.6))
+    weights = [small, large, large * (x**2 - y**2), large * 2 * x * y]
+    weights = torch.stack(weights, 1)
+    sums = torch.einsum("bkyx,bcyx->bkc", weights, pixels * good)
+    noise = torch.tensor(survey.pixel_noise(), device=pixels.device)
+    scatter = weights.square().sum((2, 3)).sqrt()[:, :, None] * noise
+    known = batch.present.to(pixels.dtype).repeat(1, 4)
+    return torch.asinh(sums / (3 * scatter)).flatten(1), known
+
+
+def _photometry_error(network, batch, z):
+    """Error of what is measured on a target as read from its source's latent."""
+    with torch.autocast(batch.pixels.device.type, enabled=False):
+        values, known = measure(batch)
+    told = network.photometry[batch.survey.name](z).float()
+    return ((told - values).square() * known).sum() / known.sum().clamp(min=1)
 
 
 def contrast(z_a, z_b, temperature):

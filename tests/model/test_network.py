@@ -78,6 +78,8 @@ def test_every_parameter_is_used(tiny_network, surveys):
     loss = loss + members.square().mean()
     for layer in network.instrument.reading.values():
         loss = loss + layer(torch.ones(1, 8)).square().mean()
+    for layer in network.photometry.values():
+        loss = loss + layer(torch.ones(1, 16)).square().mean()
     loss.backward()
     silent = [
         name

@@ -7,14 +7,25 @@ import math
 import pytest
 import torch
 
+from astro_disentangle.data.batch import CutoutBatch
 from astro_disentangle.training.objective import (
     RECIPES,
     Objective,
     _nearness,
     contrast,
     effective_rank,
+    measure,
 )
 from astro_disentangle.training.source import SimulatedSource
+
+TERMS = (
+    "flow",
+    "agree_physics",
+    "agree_instrument",
+    "reading",
+    "photometry",
+    "contrast",
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +41,7 @@ def test_counterfactual_recipe_is_the_flow_alone(tiny_network, step):
 def test_default_recipe_adds_its_terms(tiny_network, step):
     recipe = RECIPES["default"]
     loss, terms = recipe(tiny_network, step, seed=0)
-    expected = sum(
-        getattr(recipe, name) * terms[name].item()
-        for name in ("flow", "agree_physics", "agree_instrument", "reading", "contrast")
-    )
+    expected = sum(getattr(recipe, name) * terms[name].item() for name in TERMS)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -48,6 +56,7 @@ def test_the_target_is_never_encoded(tiny_network, step):
         agree_physics=0,
         agree_instrument=0,
         reading=0,
+        photometry=0,
         contrast=0,
         described=0,
         drop_bands=0,
@@ -176,3 +185,50 @@ def test_nearness_peaks_at_the_galaxy(surveys):
     radius = 1.5 / surveys[0].pixel_scale
     row = _nearness(surveys[0], torch.tensor([[0.5 + round(radius), 0.5]]))[0, 24]
     assert row[24].item() == pytest.approx(math.exp(-0.5), abs=0.02)
+
+
+def test_measured_fluxes_and_moments(surveys):
+    """Brighter is larger, the angle is that of the galaxy, other bands are alike."""
+    legacy = surveys[1]
+    y, x = torch.meshgrid(*2 * [torch.arange(32.0) - 15.5], indexing="ij")
+
+    def image(angle, flux):
+        u, v = (
+            x * math.cos(angle) + y * math.sin(angle),
+            y * math.cos(angle) - x * math.sin(angle),
+        )
+        galaxy = torch.exp(-0.5 * ((u / 5) ** 2 + (v / 2) ** 2))
+        return flux * galaxy.expand(4, 32, 32)
+
+    affine = torch.tensor([[1 / 0.262, 0, 15.5], [0, 1 / 0.262, 15.5]])
+    pixels = torch.stack([image(0, 1e3), image(math.pi / 4, 1e3), image(0, 1e4)])
+    batch = CutoutBatch(
+        legacy,
+        pixels,
+        torch.ones(3, 4, 32, 32, dtype=torch.bool),
+        torch.ones(3, 4),
+        torch.ones(3, 4),
+        affine.expand(3, 2, 3),
+        torch.zeros(3, dtype=torch.int64),
+        torch.arange(3),
+    )
+    values, known = measure(batch)
+    assert known.all()
+    small, large, plus, cross = values.unflatten(1, (4, 4)).unbind(1)
+    assert (small[2] > small[0] + 2).all()
+    assert (large[2] > large[0] + 2).all()
+    assert (plus[0] > 1).all()
+    assert (cross[0].abs() < 1e-3).all()
+    assert (cross[1] > 1).all()
+    assert (plus[1].abs() < 1e-3).all()
+
+
+def test_photometry_waits(tiny_network, step):
+    early, late = (
+        RECIPES["default"](
+            tiny_network, dataclasses.replace(step, number=number), seed=0
+        )[1]["photometry"].item()
+        for number in (1799, 1800)
+    )
+    assert early == 0
+    assert late > 0
