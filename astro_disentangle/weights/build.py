@@ -96,7 +96,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--recipe", default="default", choices=sorted(RECIPES))
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=3300)
     parser.add_argument("--until", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
