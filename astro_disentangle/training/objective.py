@@ -19,7 +19,7 @@ FWHM and noise of the target's bands, where its metadata give them, from either
 instrument latent. The encoders are often not shown these numbers and must find
 them in the pixels; the flow alone asks for the seeing only late in training.
 
-**Photometry** (default recipe, late). Mean square error with which a linear layer
+**Photometry** (default recipe). Mean square error with which a linear layer
 reads what can be measured on the target, fluxes and second moments in every band,
 from the physics latent of its source. It asks for no more than the flow does, but
 directly: colours are a small part of the flow term, and both ends of the decoder's
@@ -58,8 +58,6 @@ class Objective:
     ----------
     flow, agree_physics, agree_instrument, reading, photometry, contrast : float
         Weights of the terms.
-    photometry_after : int
-        Step from which the photometry counts.
     temperature : float
         Temperature of the contrast.
     drop_bands : float
@@ -74,17 +72,13 @@ class Objective:
         Extra weight of the pixels at the galaxy over those of the sky around it,
         falling as a Gaussian of 1.5 arcsec. No weight moves the minimum of the
         flow term, which is that of every pixel on its own.
-    centre_after : int
-        Step from which that weight rises, linearly over 200 steps: first the
-        scene, then the colours and shape of the galaxy in it.
     """
 
     flow: float = 1.0
     agree_physics: float = 0.05
     agree_instrument: float = 0.05
     reading: float = 0.05
-    photometry: float = 0.03
-    photometry_after: int = 1800
+    photometry: float = 0.15
     contrast: float = 0.02
     temperature: float = 0.1
     drop_bands: float = 0.3
@@ -93,7 +87,6 @@ class Objective:
     described: float = 0.2
     early: float = 1.6
     centre: float = 8.0
-    centre_after: int = 1000
 
     def __call__(self, network, step, *, seed):
         """
@@ -125,17 +118,13 @@ class Objective:
             z_again = network.physics(again)
 
         flow, agree_instrument, reading, photometry = [], [], [], []
-        late = self.photometry > 0 and step.number >= self.photometry_after
         for index, name in enumerate(names):
             other = names[1 - index]
             if step.revisit is not None and step.revisit.survey.name == name:
                 z_source, source = z_again, again
             else:
                 z_source, source = z_physics[other], physics_views[other]
-            if late:
-                photometry.append(
-                    _photometry_error(network, step.batches[name], z_source)
-                )
+            photometry.append(_photometry_error(network, step.batches[name], z_source))
             z_own, z_donors = self._instrument(
                 network, views[name], step.group, generator
             )
@@ -149,11 +138,8 @@ class Objective:
                     source,
                     z_donors,
                     generator,
-                    self.centre * min(max(step.number - self.centre_after, 0) / 200, 1),
                 )
             )
-        if not late:
-            photometry = [torch.zeros(())]
         z_a, z_b = (z_physics[name] for name in names)
         terms = {
             "flow": torch.stack(flow).mean(),
@@ -166,7 +152,7 @@ class Objective:
         loss = sum(
             getattr(self, name) * term
             for name, term in terms.items()
-            if getattr(self, name) and (late or name != "photometry")
+            if getattr(self, name)
         )
         terms["rank"] = effective_rank(torch.cat([z_a, z_b]).detach())
         return loss, {name: term.detach() for name, term in terms.items()}
@@ -224,9 +210,7 @@ class Objective:
         z_donors = network.instrument.pool(torch.cat([members, told]), chosen)
         return z_own, z_donors
 
-    def _velocity_error(
-        self, network, batch, z, source, z_instrument, generator, centre
-    ):
+    def _velocity_error(self, network, batch, z, source, z_instrument, generator):
         """Weighted mean square error of the velocity over the target's good pixels."""
         pixels, good, offset = batch.stamp()
         x_1 = network.stretch(pixels, batch.survey.name)
@@ -247,7 +231,7 @@ class Objective:
             offset=offset,
         )
         error = (network.decoder(x_t, t, prepared) - u).square()
-        weight = good * (1 + centre * _nearness(batch.survey, offset)[:, None])
+        weight = good * (1 + self.centre * _nearness(batch.survey, offset)[:, None])
         return (error * weight).sum() / weight.sum().clamp(min=1)
 
 

@@ -28,14 +28,11 @@ class Step:
         Shape (B,), int64; galaxies of one group share their conditions.
     revisit : `~astro_disentangle.data.batch.CutoutBatch`, optional
         The same galaxies in one of the surveys under other conditions.
-    number : int
-        Number of the step.
     """
 
     batches: dict
     group: torch.Tensor
     revisit: CutoutBatch | None = None
-    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class SimulatedSource:
         if self.revisit_every and step % self.revisit_every == 0:
             again = self.surveys[step // self.revisit_every % 2]
             revisit = render((again,), 1).batches[again.name]
-        return Step(dict(pairs.batches), pairs.group, revisit, step)
+        return Step(dict(pairs.batches), pairs.group, revisit)
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ class PairsSource:
             name: batch[rows].turned(choice % 4, bool(choice // 4 % 2)).to(self.device)
             for name, batch in self.batches.items()
         }
-        return Step(turned, self.group[rows].to(self.device), number=step)
+        return Step(turned, self.group[rows].to(self.device))
 
     def _rows(self, step):
         """Rows of the step: whole groups in the shuffled order of an epoch."""
