@@ -379,6 +379,11 @@ def main(arguments=None):
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--stars", type=int, default=64)
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        help="scores.json of the same settings, whose untrained column is taken",
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
 
@@ -390,29 +395,17 @@ def main(arguments=None):
         untrained = Network(surveys, trained.config).eval()
     pairs = simulate(max(options.simulated // 8, 2), 8, surveys, seed=options.seed)
 
-    columns = []
-    for network in (trained, untrained):
-        physics, members = encode_pairs(network, pairs.batches)
-        rows = score_latents(physics, members, pairs, network)
-        rows += score_instrument(
-            network, surveys, n_groups=options.groups, seed=options.seed + 2
+    columns = [_scores(trained, surveys, pairs, options)]
+    if options.baseline is None:
+        columns.append(_scores(untrained, surveys, pairs, options))
+    else:
+        earlier = json.loads(options.baseline.read_text())
+        columns.append(
+            [
+                (*row[:3], r["untrained"])
+                for row, r in zip(columns[0], earlier, strict=True)
+            ]
         )
-        rows += score_translation(
-            network,
-            pairs,
-            n_samples=options.samples,
-            n_steps=options.steps,
-            seed=options.seed,
-        )
-        rows += score_psf(
-            network,
-            surveys,
-            n_stars=options.stars,
-            n_samples=options.samples,
-            n_steps=options.steps,
-            seed=options.seed + 1,
-        )
-        columns.append(rows)
     table = QTable(
         rows=[
             (*row[:3], row[3], other[3]) for row, other in zip(*columns, strict=True)
@@ -429,6 +422,21 @@ def main(arguments=None):
             dict(zip(table.colnames, map(_plain, row), strict=True)) for row in table
         ]
         (options.output / "scores.json").write_text(json.dumps(rows, indent=1))
+
+
+def _scores(network, surveys, pairs, options):
+    """All rows of one network."""
+    physics, members = encode_pairs(network, pairs.batches)
+    rows = score_latents(physics, members, pairs, network)
+    rows += score_instrument(
+        network, surveys, n_groups=options.groups, seed=options.seed + 2
+    )
+    many = {"n_samples": options.samples, "n_steps": options.steps}
+    rows += score_translation(network, pairs, **many, seed=options.seed)
+    rows += score_psf(
+        network, surveys, n_stars=options.stars, **many, seed=options.seed + 1
+    )
+    return rows
 
 
 def _plain(value):

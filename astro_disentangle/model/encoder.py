@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from astro_disentangle.model.blocks import Tower
 
-__all__ = ["InstrumentEncoder", "PhysicsEncoder", "View"]
+__all__ = ["InstrumentEncoder", "PhysicsEncoder", "View", "filled"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class View:
     survey : str
         Name of the survey; C is the number of its bands.
     x : `torch.Tensor`
-        Shape (B, C, 48, 48), stretched pixels, 0 where not good.
+        Shape (B, C, 48, 48), stretched pixels, as `filled` where not good.
     good : `torch.Tensor`
         Shape (B, C, 48, 48), 1 where good, else 0.
     observation : `torch.Tensor`
@@ -50,6 +50,38 @@ class View:
     def __getitem__(self, rows):
         """The rows of a slice or index."""
         return View(self.survey, self.x[rows], self.good[rows], self.observation[rows])
+
+
+def filled(x, good):
+    """
+    Stretched pixels with the mean of the other bands where they are not good.
+
+    A missing band then looks like no colour instead of no light: zeros there would
+    be hundreds of times the size of a colour and hide it from a young network.
+
+    Parameters
+    ----------
+    x : `torch.Tensor`
+        Shape (B, C, H, W), stretched pixels.
+    good : `torch.Tensor`
+        Shape (B, C, H, W), 1 where good, else 0.
+
+    Returns
+    -------
+    x : `torch.Tensor`
+        Shape (B, C, H, W); 0 where no band is good.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from astro_disentangle.model.encoder import filled
+    >>> x = torch.tensor([1.0, 3.0, 9.0]).reshape(1, 3, 1, 1)
+    >>> good = torch.tensor([1.0, 1.0, 0.0]).reshape(1, 3, 1, 1)
+    >>> filled(x, good).flatten().tolist()
+    [1.0, 3.0, 2.0]
+    """
+    mean = (x * good).sum(1, keepdim=True) / good.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(good > 0, x, mean)
 
 
 class _Stem(nn.Module):

@@ -11,7 +11,12 @@ from torch import nn
 
 from astro_disentangle.data.batch import COMMON_SCALE
 from astro_disentangle.model.decoder import Decoder
-from astro_disentangle.model.encoder import InstrumentEncoder, PhysicsEncoder, View
+from astro_disentangle.model.encoder import (
+    InstrumentEncoder,
+    PhysicsEncoder,
+    View,
+    filled,
+)
 from astro_disentangle.model.flow import integrate
 
 __all__ = ["Network", "NetworkConfig"]
@@ -145,7 +150,8 @@ class Network(nn.Module):
         name = batch.survey.name
         pixels, good = batch.view()
         x = torch.asinh(pixels / self.softening(name, COMMON_SCALE))
-        return View(name, x, good.to(x.dtype), self.observation(batch))
+        good = good.to(x.dtype)
+        return View(name, filled(x, good), good, self.observation(batch))
 
     def observation(self, batch):
         """What is known of the observation, (B, 5 C), as in `View`."""

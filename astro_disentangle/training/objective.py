@@ -40,7 +40,7 @@ import torch
 from torch.nn import functional
 
 from astro_disentangle.keys import torch_generator
-from astro_disentangle.model.encoder import View
+from astro_disentangle.model.encoder import View, filled
 from astro_disentangle.model.flow import interpolate
 
 #: Variance of latents below which their disagreement is no longer scaled up.
@@ -78,8 +78,8 @@ class Objective:
     agree_physics: float = 0.05
     agree_instrument: float = 0.05
     reading: float = 0.05
-    photometry: float = 0.15
-    contrast: float = 0.02
+    photometry: float = 0.3
+    contrast: float = 0.05
     temperature: float = 0.1
     drop_bands: float = 0.3
     drop_psf: float = 0.3
@@ -179,10 +179,8 @@ class Objective:
             ],
             1,
         )
-        x_keep = keep[:, :, None, None]
-        return View(
-            view.survey, view.x * x_keep, view.good * x_keep, view.observation * numbers
-        )
+        good = view.good * keep[:, :, None, None]
+        return View(view.survey, filled(view.x, good), good, view.observation * numbers)
 
     def _instrument(self, network, view, group, generator):
         """Instrument latents of each row's own cut-out and of its donors."""

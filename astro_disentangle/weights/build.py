@@ -59,7 +59,7 @@ def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", unti
         torch.default_generator.manual_seed(TRAINING_SEED)
         network = Network(surveys, NetworkConfig()).to(device)
     settings = Settings(
-        n_steps=n_steps, warmup=100, ema=0.995, seed=TRAINING_SEED, learning_rate=1e-3
+        n_steps=n_steps, warmup=100, ema=0.99, seed=TRAINING_SEED, learning_rate=1e-3
     )
     source = SimulatedSource(surveys, seed=TRAINING_SEED, device=device)
     trainer = Trainer(network, source, RECIPES[recipe], settings, output)
@@ -96,7 +96,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--recipe", default="default", choices=sorted(RECIPES))
-    parser.add_argument("--steps", type=int, default=1450)
+    parser.add_argument("--steps", type=int, default=950)
     parser.add_argument("--until", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
