@@ -436,6 +436,7 @@ class Disentangler(Estimator):
                 "source": batch.survey.name,
                 "observation": view.observation,
                 "target": target.name,
+                "noise": conditions.noise.to(device).expand(len(batch), -1),
                 "offset": torch.zeros(
                     len(batch), 2, dtype=torch.float32, device=device
                 ),

@@ -190,7 +190,7 @@ class Network(nn.Module):
         own = torch.eye(len(members), dtype=torch.bool, device=members.device)
         return self.instrument.pool(members, own)
 
-    def sky_variance(self, z_instrument, survey):
+    def sky_variance(self, z_instrument, survey, noise=None):
         """
         Variance of the stretched sky noise that an instrument latent tells.
 
@@ -204,6 +204,9 @@ class Network(nn.Module):
             Shape (B, I).
         survey : str
             Name of the survey.
+        noise : `torch.Tensor`, optional
+            Shape (B, C), nJy per native pixel, where it is known as a number, which
+            goes before the latent; NaN where not.
 
         Returns
         -------
@@ -212,10 +215,14 @@ class Network(nn.Module):
         """
         told = self.instrument.reading[survey](z_instrument).float().chunk(2, 1)[1]
         ratio = (told / _GAINS[1]).clamp(-2, 2).exp2()
+        if noise is not None:
+            usual = torch.tensor(self.surveys[survey].pixel_noise())
+            known = noise / usual.to(noise)
+            ratio = torch.where(known > 0, known.clamp(0.25, 4), ratio)
         stretched = torch.asinh(ratio[:, :, None] * self.nodes / SOFTENING)
         return (stretched.square() * self.weights).sum(2)
 
-    def prepare(self, z_physics, z_instrument, *, target, **known):
+    def prepare(self, z_physics, z_instrument, *, target, noise=None, **known):
         """
         `Decoder.prepare` with the sky of the instrument latent.
 
@@ -225,6 +232,8 @@ class Network(nn.Module):
             Shapes (B, P) and (B, I).
         target : str
             Survey to paint.
+        noise : `torch.Tensor`, optional
+            As in `sky_variance`.
         **known
             ``source``, ``observation`` and ``offset`` of `Decoder.prepare`.
 
@@ -233,7 +242,7 @@ class Network(nn.Module):
         prepared : `~astro_disentangle.model.decoder.Prepared`
             For the decoder.
         """
-        sky = self.sky_variance(z_instrument, target)
+        sky = self.sky_variance(z_instrument, target, noise)
         return self.decoder.prepare(
             z_physics, z_instrument, target=target, sky=sky, **known
         )
