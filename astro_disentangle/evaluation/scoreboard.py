@@ -375,10 +375,10 @@ def main(arguments=None):
     parser.add_argument("--weights", default="default")
     parser.add_argument("--simulated", type=int, default=1024, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--groups", type=int, default=256)
+    parser.add_argument("--groups", type=int, default=192)
     parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--stars", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--stars", type=int, default=48)
     parser.add_argument(
         "--baseline",
         type=Path,
