@@ -35,7 +35,7 @@ Data
 Simulated pairs only, {galaxies:,} galaxies, none of them shown twice. Redshift,
 magnitude, mass and spectral type follow a mixture fitted to zCOSMOS, sizes and
 shapes COSMOS fits; bulge and disc, neighbours, stars, Galactic extinction, seeing,
-depth and correlated noise as `astro_disentangle.simulation` describes. Magnitudes
+depth and correlated noise as ``astro_disentangle.simulation`` describes. Magnitudes
 are 17 to 22.5 in i, one galaxy in ten up to 1.5 mag fainter. No real image was used.
 
 Training
