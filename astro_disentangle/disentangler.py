@@ -7,6 +7,7 @@ its decoder turns latents into pixels, and those go back to the sky as
 `~astro_disentangle.SurveyCutout`.
 """
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -224,10 +225,10 @@ class Disentangler(Estimator):
         table = QTable()
         reads = [read for read, _, _ in parts]
         table["object_id"] = [name for read in reads for name in read.object_id]
-        table["survey"] = [read.batch.survey.name for read in reads for _ in read.coord]
-        coords = [coord for read in reads for coord in read.coord]
-        if coords and all(coord is not None for coord in coords):
-            table["coord"] = SkyCoord([coord.icrs for coord in coords])
+        table["survey"] = [read.batch.survey.name for read in reads for _ in read.wcs]
+        sky = np.concatenate([read.sky for read in reads])
+        if np.isfinite(sky).all():
+            table["coord"] = SkyCoord(*sky.T, unit="deg")
         for name, column in (("physics", 1), ("instrument", 2)):
             table[name] = torch.cat([part[column] for part in parts]).numpy()
         table["flags"] = torch.cat([read.batch.flags for read in reads]).numpy()
@@ -467,7 +468,7 @@ class Disentangler(Estimator):
             samples.mean(0),
             target,
             bands=bands,
-            coord=read.coord[row],
+            coord=read.coord(row),
             noise=spread,
             psf_fwhm=conditions.psf_fwhm[index].numpy(),
             flags=flags,
@@ -793,15 +794,16 @@ class Disentangler(Estimator):
         return self.network_
 
     def _survey(self, survey):
-        """The model's own value of a survey, by name or equal value."""
+        """The model's own description of a survey, by name or description."""
         network = self._fitted()
         asked = get_survey(survey)
-        if network.surveys.get(asked.name) != asked:
+        own = network.surveys.get(asked.name)
+        if own is None or not own.has_images_of(asked):
             raise SurveyMismatchError(
                 f"the model knows the surveys {sorted(network.surveys)}; got "
                 f"{asked.name!r}. Train one with fit() for other surveys."
             )
-        return network.surveys[asked.name]
+        return own
 
     def _read(self, cutouts, survey, position, batch_size, progress):
         """Batches of cut-outs that the model can read, all of one survey."""
@@ -820,12 +822,14 @@ class Disentangler(Estimator):
                 images, places = zip(*chunk, strict=True)
                 read = read_cutouts(list(images), survey=survey, position=list(places))
                 first = first or self._survey(read.batch.survey)
-                if read.batch.survey != first:
+                if not read.batch.survey.has_images_of(first):
                     raise SurveyMismatchError(
                         "all cut-outs of one call must be of one survey; got "
                         f"{first.name} and {read.batch.survey.name}."
                     )
-                yield read
+                # What is usual in a survey is what it was when the model learned.
+                batch = dataclasses.replace(read.batch, survey=first)
+                yield dataclasses.replace(read, batch=batch)
                 bar.update(len(chunk))
         if first is None:
             raise CutoutError("'cutouts' must hold at least one cut-out; got none.")

@@ -18,6 +18,18 @@ __all__ = ["SURVEYS", "Survey", "get_survey"]
 #: Flux in nJy of a source of AB magnitude 0 (definition of the AB system).
 AB_FLUX_NJY = 10.0 ** (-0.4 * 48.6) * 1e32
 
+#: Parameters of a survey that its images follow from.
+_OF_IMAGES = (
+    "name",
+    "bands",
+    "filters",
+    "pixel_scale",
+    "zero_point",
+    "unit",
+    "stamp_size",
+    "patch_size",
+)
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -55,6 +67,10 @@ class Survey:
         Standard deviation of ``depth`` per band, mag.
     noise_correlation : tuple of float
         Correlation of the sky noise at lags 1, 2, 3 px along an axis.
+    noise_factor : float
+        Standard deviation of the sky noise of a pixel over the one that the
+        uncertainty maps of the coadds claim, which know nothing of the
+        correlation that resampling brings.
 
     Raises
     ------
@@ -85,6 +101,7 @@ class Survey:
     depth: tuple
     depth_scatter: tuple
     noise_correlation: tuple = (0.0, 0.0, 0.0)
+    noise_factor: float = 1.0
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -102,12 +119,11 @@ class Survey:
                     f"{name!r} must have one value for each of the "
                     f"{len(self.bands)} bands; got {len(getattr(self, name))}."
                 )
-        positive = (self.pixel_scale, self.psf_beta, *self.psf_fwhm)
-        if not all(math.isfinite(x) and x > 0 for x in positive):
-            raise ValueError(
-                "'pixel_scale', 'psf_beta' and 'psf_fwhm' must be positive; got "
-                f"{self.pixel_scale}, {self.psf_beta}, {self.psf_fwhm}."
-            )
+        for name in ("pixel_scale", "psf_beta", "psf_fwhm", "noise_factor"):
+            value = getattr(self, name)
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(math.isfinite(x) and x > 0 for x in values):
+                raise ValueError(f"{name!r} must be positive; got {value}.")
         if self.patch_size < 1 or self.stamp_size % self.patch_size:
             raise ValueError(
                 "'patch_size' must divide 'stamp_size'; got "
@@ -123,6 +139,35 @@ class Survey:
     def nanojansky(self):
         """Flux in nJy of one flux unit of the images (float)."""
         return AB_FLUX_NJY * 10.0 ** (-0.4 * self.zero_point)
+
+    def has_images_of(self, other):
+        """
+        Whether the images of two descriptions are interchangeable.
+
+        Descriptions of one survey may come to differ in what they say of the usual
+        seeing, depth and noise; its images stay the same.
+
+        Parameters
+        ----------
+        other : `Survey`
+            The other description.
+
+        Returns
+        -------
+        same : bool
+            Whether name, bands, filters, pixels, zero point and unit agree.
+
+        Examples
+        --------
+        >>> import dataclasses
+        >>> from astro_disentangle import get_survey
+        >>> hsc = get_survey("hsc")
+        >>> hsc.has_images_of(dataclasses.replace(hsc, psf_beta=2.5))
+        True
+        >>> hsc.has_images_of(dataclasses.replace(hsc, pixel_scale=0.2))
+        False
+        """
+        return all(getattr(self, name) == getattr(other, name) for name in _OF_IMAGES)
 
     def pixel_noise(self, depth=None, psf_fwhm=None):
         """
@@ -259,10 +304,134 @@ LEGACY = Survey(
     depth=(24.9, 24.4, 24.1, 23.5),
     depth_scatter=(0.30, 0.40, 0.35, 0.35),
     noise_correlation=(0.15, -0.10, 0.04),
+    noise_factor=0.89,
 )
 
-#: The surveys that the package describes, by name.
-SURVEYS = {survey.name: survey for survey in (HSC, LEGACY)}
+#: The northern part of the Legacy Surveys: BASS g and r, MzLS z (seeing: BASS DR2;
+#: depth: DR9 description; noise of a BASS g image, whose pixels of 0.454 arcsec the
+#: coadd samples finely).
+LEGACY_NORTH = Survey(
+    name="legacy-north",
+    bands=("g", "r", "z"),
+    filters=("BASS-g", "BASS-r", "MzLS-z"),
+    pixel_scale=0.262,
+    zero_point=22.5,
+    unit="nmgy",
+    stamp_size=32,
+    patch_size=2,
+    psf_fwhm=(1.60, 1.42, 1.04),
+    psf_scatter=(0.13, 0.13, 0.13),
+    psf_beta=3.5,
+    depth=(24.3, 23.7, 23.35),
+    depth_scatter=(0.12, 0.15, 0.15),
+    noise_correlation=(0.59, -0.02, -0.13),
+    noise_factor=0.87,
+)
+
+#: Dark Energy Survey DR2 coadds (seeing: DES DR2; depth: the griz histograms of the
+#: Legacy Surveys over the DES area, Y from DES DR2's 2 arcsec apertures).
+DES = Survey(
+    name="des",
+    bands=("g", "r", "i", "z", "Y"),
+    filters=("decamDR1-g", "decamDR1-r", "decamDR1-i", "decamDR1-z", "decamDR1-Y"),
+    pixel_scale=0.263,
+    zero_point=30.0,
+    unit="adu",
+    stamp_size=32,
+    patch_size=2,
+    psf_fwhm=(1.11, 0.95, 0.88, 0.83, 0.90),
+    psf_scatter=(0.15, 0.15, 0.15, 0.15, 0.15),
+    psf_beta=3.0,
+    depth=(25.25, 25.05, 24.5, 23.9, 22.4),
+    depth_scatter=(0.2, 0.2, 0.2, 0.2, 0.2),
+    noise_correlation=(0.15, 0.0, 0.06),
+    noise_factor=0.93,
+)
+
+#: Sloan Digital Sky Survey (seeing: quartiles in r, the other bands by the 1/5 power
+#: of the wavelength; depth: magnitudes of 95% completeness).
+SDSS = Survey(
+    name="sdss",
+    bands=("u", "g", "r", "i", "z"),
+    filters=("sdss2010-u", "sdss2010-g", "sdss2010-r", "sdss2010-i", "sdss2010-z"),
+    pixel_scale=0.396,
+    zero_point=22.5,
+    unit="nmgy",
+    stamp_size=21,
+    patch_size=3,
+    psf_fwhm=(1.60, 1.51, 1.43, 1.38, 1.33),
+    psf_scatter=(0.15, 0.15, 0.15, 0.15, 0.15),
+    psf_beta=3.0,
+    depth=(22.0, 22.2, 22.2, 21.3, 20.5),
+    depth_scatter=(0.2, 0.2, 0.2, 0.2, 0.2),
+)
+
+#: Kilo-Degree Survey DR4 (depth in 2 arcsec apertures; OmegaCAM's filters are close
+#: to those of SDSS, whose curves stand for them).
+KIDS = Survey(
+    name="kids",
+    bands=("u", "g", "r", "i"),
+    filters=("sdss2010-u", "sdss2010-g", "sdss2010-r", "sdss2010-i"),
+    pixel_scale=0.20,
+    zero_point=0.0,
+    unit="adu",
+    stamp_size=42,
+    patch_size=3,
+    psf_fwhm=(1.00, 0.88, 0.70, 0.80),
+    psf_scatter=(0.15, 0.15, 0.15, 0.15),
+    psf_beta=3.0,
+    depth=(24.23, 25.12, 25.02, 23.68),
+    depth_scatter=(0.2, 0.2, 0.2, 0.2),
+)
+
+#: Rubin Observatory's LSST after ten years (depth: RTN-095; seeing at airmass 1.2).
+LSST = Survey(
+    name="lsst",
+    bands=("u", "g", "r", "i", "z", "y"),
+    filters=(
+        "lsst2023-u",
+        "lsst2023-g",
+        "lsst2023-r",
+        "lsst2023-i",
+        "lsst2023-z",
+        "lsst2023-y",
+    ),
+    pixel_scale=0.20,
+    zero_point=31.4,
+    unit="nJy",
+    stamp_size=42,
+    patch_size=3,
+    psf_fwhm=(0.90, 0.86, 0.81, 0.79, 0.77, 0.76),
+    psf_scatter=(0.15, 0.15, 0.15, 0.15, 0.15, 0.15),
+    psf_beta=3.0,
+    depth=(25.73, 26.86, 26.88, 26.34, 25.63, 24.87),
+    depth_scatter=(0.1, 0.1, 0.1, 0.1, 0.1, 0.1),
+)
+
+#: Euclid's merged mosaics, VIS and NISP on pixels of 0.1 arcsec (VIS: Q1, from 10
+#: sigma in 1.3 arcsec; NISP and the zero point are not yet confirmed).
+EUCLID = Survey(
+    name="euclid",
+    bands=("VIS", "Y", "J", "H"),
+    filters=("Euclid-VIS", "Euclid-Y", "Euclid-J", "Euclid-H"),
+    pixel_scale=0.10,
+    zero_point=23.9,
+    unit="uJy",
+    stamp_size=84,
+    patch_size=6,
+    psf_fwhm=(0.16, 0.35, 0.35, 0.35),
+    psf_scatter=(0.03, 0.03, 0.03, 0.03),
+    psf_beta=2.5,
+    depth=(26.35, 24.3, 24.3, 24.3),
+    depth_scatter=(0.1, 0.1, 0.1, 0.1),
+)
+
+#: The surveys that the package describes, by name. The packaged weights are of the
+#: first two; the others are there to read cut-outs and to train with.
+SURVEYS = {
+    survey.name: survey
+    for survey in (HSC, LEGACY, LEGACY_NORTH, DES, SDSS, KIDS, LSST, EUCLID)
+}
 
 
 def get_survey(survey):

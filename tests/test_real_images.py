@@ -6,7 +6,7 @@ import pytest
 from astropy.nddata import CCDData
 from photutils.aperture import CircularAperture, aperture_photometry
 
-from astro_disentangle import FLAGS, CutoutError, SurveyMismatchError, get_survey
+from astro_disentangle import FLAGS, SurveyMismatchError, get_survey
 
 SURVEY_OF = {
     "hsc_cosmos_blend": "hsc",
@@ -64,7 +64,10 @@ def test_wrong_wcs_is_refused_or_flagged(model, real_data):
     cutout = _read(real_data / "sdss_spiral_wrong_wcs")
     with pytest.raises(SurveyMismatchError, match="'sdss'"):
         model.transform(cutout)
-    with pytest.raises(CutoutError, match="one pixel grid"):
+    with pytest.raises(SurveyMismatchError, match="'legacy'.*'sdss'"):
         model.transform(cutout, survey="legacy")
+    with pytest.raises(SurveyMismatchError, match="'legacy'.*'sdss'"):
+        model.transform({"r": cutout["r"]}, survey="legacy")
+    del cutout["r"].meta["SURVEY"]
     alone = model.transform({"r": cutout["r"]}, survey="legacy")
     assert alone["flags"][0] & FLAGS.PIXEL_SCALE

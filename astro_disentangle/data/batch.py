@@ -31,8 +31,8 @@ class CutoutBatch:
     good : `torch.Tensor`
         Shape (B, C, H, W), bool, True where a pixel can be trusted.
     noise : `torch.Tensor`
-        Shape (B, C), float32, standard deviation of the sky noise of a native
-        pixel in nJy; NaN where unknown.
+        Shape (B, C), float32, standard deviation of the sky noise in a pixel of the
+        survey's own size in nJy; NaN where unknown.
     psf_fwhm : `torch.Tensor`
         Shape (B, C), float32, arcsec; NaN where unknown.
     affine : `torch.Tensor`

@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """Where the galaxy is in an image, and how the image lies on the sky."""
 
+import functools
 import math
 import numbers
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from astro_disentangle.data.units import lookup
-from astro_disentangle.data.wcs import directions
+from astro_disentangle.data.wcs import directions, pixel_of
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 
 __all__ = ["Place", "locate", "on_grid", "window_size"]
@@ -31,8 +32,8 @@ class Place:
         0-based pixel of the galaxy.
     matrix : `~numpy.ndarray`
         Shape (2, 2), pixels (x, y) per arcsec (west, north).
-    coord : `~astropy.coordinates.SkyCoord` or None
-        Sky position, ICRS.
+    sky : (float, float) or None
+        Right ascension and declination, ICRS, degrees.
     swap, flip_x, flip_y : bool
         How arrays are turned so that x goes to the west and y to the north:
         swap the axes, then mirror. ``x``, ``y`` and ``matrix`` are after it.
@@ -41,15 +42,16 @@ class Place:
     x: float
     y: float
     matrix: np.ndarray
-    coord: object = None
+    sky: tuple | None = None
     swap: bool = False
     flip_x: bool = False
     flip_y: bool = False
 
-    @property
+    @functools.cached_property
     def scale(self):
         """Pixel scale in arcsec: square root of the area of a pixel."""
-        return 1 / math.sqrt(abs(np.linalg.det(self.matrix)))
+        (a, b), (c, d) = self.matrix.tolist()
+        return 1 / math.sqrt(abs(a * d - b * c))
 
     def turn(self, array):
         """A view of a 2-D array, turned as said."""
@@ -117,26 +119,31 @@ def locate(wcs, shape, survey, *, meta=None, position=None):
     (23.5, 0.168)
     """
     x, y = _pixel(wcs, shape, meta, position)
-    ny, nx = shape
-    if not (-0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5):
+    if not within(x, y, shape):
         raise CutoutError(
-            f"'position' must be in the image of {nx} x {ny} px; got pixel "
+            f"'position' must be in the image of {shape[1]} x {shape[0]} px; got pixel "
             f"({x:.1f}, {y:.1f})."
         )
     if wcs is None:
         scale = _assumed_scale(meta, survey)
         place = Place(x, y, np.eye(2) / scale)
     else:
-        coord, matrix = directions(wcs, x, y)
-        place = Place(x, y, matrix, coord)
+        sky, matrix = directions(wcs, x, y)
+        place = Place(x, y, matrix, sky)
     ratio = place.scale / survey.pixel_scale
-    if not 1 / 3 <= ratio <= 3:
+    # The plates of a camera are a little off three times the pixels of another.
+    if not 1 / 3.05 <= ratio <= 3.05:
         raise SurveyMismatchError(
             f"the pixel scale must be within a factor 3 of that of {survey.name}, "
             f"{survey.pixel_scale} arcsec; got {place.scale:.4g} arcsec. Check the "
             "WCS and 'survey'."
         )
     return place.upright(shape)
+
+
+def within(x, y, shape):
+    """Whether a pixel is in an image of shape (ny, nx), bool."""
+    return bool(-0.5 <= x <= shape[1] - 0.5 and -0.5 <= y <= shape[0] - 0.5)
 
 
 def _pixel(wcs, shape, meta, position):
@@ -158,13 +165,8 @@ def _pixel(wcs, shape, meta, position):
                 "'position' on the sky needs a WCS, and the cut-out has none; give "
                 "a pixel (x, y)."
             )
-        try:
-            x, y = wcs.world_to_pixel(position)
-        except Exception as error:  # WCS libraries raise many types
-            raise CutoutError(
-                f"'position' cannot be put into the image by its WCS: {error}"
-            ) from error
-        x, y = float(x), float(y)
+        sky = position.icrs
+        x, y = (float(v) for v in pixel_of(wcs, sky.ra.deg, sky.dec.deg))
     else:
         try:
             x, y = (float(value) for value in position)

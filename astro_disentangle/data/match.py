@@ -28,7 +28,7 @@ def survey_of(planes, survey=None):
     ------
     SurveyMismatchError
         If it is unknown, the bands are of different surveys, or the caller and
-        ``meta["SURVEY"]`` name two different known ones.
+        ``meta["SURVEY"]`` name two different known ones without a common filter.
 
     Examples
     --------
@@ -42,14 +42,16 @@ def survey_of(planes, survey=None):
     if survey is not None:
         survey = get_survey(survey)
         own = lookup(planes[0].meta, "SURVEY")
-        if isinstance(own, Survey) and own != survey:
+        if isinstance(own, Survey) and not own.has_images_of(survey):
             raise SurveyMismatchError(
                 f"'survey' is {survey.name!r}, but the cut-out is a SurveyCutout of "
                 f"{own.name!r}."
             )
-        # Other names, such as that of one camera of a survey, are the user's to read.
+        # Other names are the user's to read, and so are images of one camera that
+        # two surveys have processed.
         name = own.strip().lower() if isinstance(own, str) else None
-        if name in SURVEYS and name != survey.name:
+        other = SURVEYS.get(name, survey)
+        if other.name != survey.name and not set(other.filters) & set(survey.filters):
             raise SurveyMismatchError(
                 f"'survey' is {survey.name!r}, but meta['SURVEY'] says {own!r}."
             )

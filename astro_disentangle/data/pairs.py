@@ -279,10 +279,11 @@ class PairedCutouts:
             )
         for read in reads:
             _check_native(read.batch)
-        _check_same_sky(reads[0].coord, reads[1].coord)
+        coords = [[read.coord(row) for row in range(len(read))] for read in reads]
+        _check_same_sky(*coords)
         coords = [
             first if first is not None else second
-            for first, second in zip(reads[0].coord, reads[1].coord, strict=True)
+            for first, second in zip(*coords, strict=True)
         ]
         if groups is None:
             groups = group_by_position(coords, radius)

@@ -7,20 +7,18 @@ on its own cut-out alone, never on the other rows of the batch.
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from astropy.coordinates import SkyCoord
-from astropy.nddata import NDData
 
-from astro_disentangle.data.geometry import locate, window_size
+from astro_disentangle.data.layout import lay_out
 from astro_disentangle.data.match import match_bands, survey_of
-from astro_disentangle.data.measure import is_blank, is_large
+from astro_disentangle.data.measure import source_flags
+from astro_disentangle.data.stream import each_cutout
 from astro_disentangle.data.units import lookup
 from astro_disentangle.data.unpack import unpack
-from astro_disentangle.data.wcs import same_grid
-from astro_disentangle.data.window import psf_fwhm, read_window, window_corner
+from astro_disentangle.data.window import read_windows
 from astro_disentangle.quality import FLAGS, CutoutError, SurveyMismatchError
 
 __all__ = ["Cutouts", "read_cutouts"]
@@ -42,19 +40,26 @@ class Cutouts:
         The tensors, one row for each cut-out.
     object_id : list of str
         Names from ``meta``, else the digest of the pixels.
-    coord : list of `~astropy.coordinates.SkyCoord` or None
-        ICRS position of each galaxy; None without a WCS.
+    sky : `~numpy.ndarray`
+        Shape (N, 2), right ascension and declination of each galaxy, ICRS, degrees;
+        NaN without a WCS.
     wcs : list
-        2-D celestial WCS of each cut-out's first band, or None.
+        2-D celestial WCS of the band that sets the grid of each cut-out, or None.
     """
 
     batch: object
     object_id: list
-    coord: list
+    sky: np.ndarray
     wcs: list
 
     def __len__(self):
         return len(self.object_id)
+
+    def coord(self, row):
+        """Position of a galaxy (`~astropy.coordinates.SkyCoord`, ICRS), or None."""
+        if not np.isfinite(self.sky[row]).all():
+            return None
+        return SkyCoord(*self.sky[row], unit="deg")
 
 
 @dataclass
@@ -70,7 +75,7 @@ class _Row:
     flags: int
     key: int
     object_id: str
-    coord: object
+    sky: tuple
     wcs: object
 
 
@@ -82,8 +87,9 @@ def read_cutouts(cutouts, survey=None, position=None):
     ----------
     cutouts : mapping of str to `~astropy.nddata.CCDData`, `NDData`, or iterable
         One cut-out or any number of them: mappings of band to image, cubes
-        (band, y, x) with ``meta["bands"]``, 2-D images with ``meta["BAND"]``, or
-        `~astro_disentangle.SurveyCutout`. They are never changed.
+        (band, y, x) with ``meta["bands"]``, 2-D images with ``meta["BAND"]``,
+        `~astro_disentangle.SurveyCutout`, rows of the Multimodal Universe, or image
+        objects of AION-1. They are never changed.
     survey : str or `~astro_disentangle.Survey`, optional
         The survey; ``meta["SURVEY"]`` by default.
     position : `~astropy.coordinates.SkyCoord` or (x, y), or sequence, optional
@@ -117,20 +123,12 @@ def read_cutouts(cutouts, survey=None, position=None):
     >>> decode_flags(read.batch.flags[0])
     ['MISSING_BANDS', 'NO_WCS', 'NO_UNCERTAINTY', 'NO_PSF', 'BLANK']
     """
-    one = isinstance(cutouts, (Mapping, NDData))
-    if not one and (isinstance(cutouts, (str, bytes)) or not _iterable(cutouts)):
-        raise CutoutError(
-            "'cutouts' must be a cut-out or an iterable of them; got "
-            f"{type(cutouts).__name__}. Read files with CCDData.read first."
-        )
-    cutouts = [cutouts] if one else list(cutouts)
-    if not cutouts:
-        raise CutoutError("'cutouts' must hold at least one cut-out; got none.")
-    places = _positions(position, len(cutouts))
     rows = [
         _read_row(cutout, survey, place)
-        for cutout, place in zip(cutouts, places, strict=True)
+        for cutout, place in each_cutout(cutouts, position)
     ]
+    if not rows:
+        raise CutoutError("'cutouts' must hold at least one cut-out; got none.")
     names = sorted({row.survey.name for row in rows})
     if any(row.survey != rows[0].survey for row in rows):
         raise SurveyMismatchError(
@@ -139,112 +137,67 @@ def read_cutouts(cutouts, survey=None, position=None):
     return Cutouts(
         batch=_batch(rows),
         object_id=[row.object_id for row in rows],
-        coord=[row.coord for row in rows],
+        sky=np.array([row.sky for row in rows], dtype=float),
         wcs=[row.wcs for row in rows],
     )
 
 
-def _iterable(value):
-    try:
-        iter(value)
-    except TypeError:
-        return False
-    return True
-
-
-def _positions(position, count):
-    """One position, or None, for each cut-out."""
-    if position is None:
-        return [None] * count
-    if isinstance(position, SkyCoord):
-        shared = position.isscalar
-    else:
-        try:
-            position = list(position)
-        except TypeError:
-            raise CutoutError(
-                f"'position' must be a SkyCoord or a pixel (x, y); got {position!r}."
-            ) from None
-        shared = len(position) == 2 and all(
-            np.ndim(value) == 0 and isinstance(value, (int, float, np.number))
-            for value in position
-        )
-    if shared:
-        return [position] * count
-    if len(position) != count:
-        raise CutoutError(
-            f"'position' must be one place, or one for each of the {count} cut-outs; "
-            f"got {len(position)}."
-        )
-    return list(position)
-
-
 def _read_row(cutout, survey, position):
-    planes = unpack(cutout)
+    planes = unpack(cutout, survey)
     survey = survey_of(planes, survey)
     matched = match_bands(planes, survey)
-    first = next(iter(matched.values()))
     meta = _common(matched.values())
-    place = locate(first.wcs, first.data.shape, survey, meta=meta, position=position)
-    _check_field(first.data.shape, place, survey)
-    size = window_size(place, survey)
-    corner = window_corner(place, size)
-    flags = 0
-    if first.wcs is None:
-        flags |= FLAGS.NO_WCS
-    if abs(place.scale / survey.pixel_scale - 1) > 0.02:
-        flags |= FLAGS.PIXEL_SCALE
-    if len(matched) < len(survey.bands):
-        flags |= FLAGS.MISSING_BANDS
-    count = len(survey.bands)
-    pixels = np.zeros((count, size, size), np.float32)
-    good = np.zeros((count, size, size), bool)
-    noise = np.full(count, np.nan, np.float32)
-    widths = np.full(count, np.nan, np.float32)
-    for index, plane in matched.items():
-        if plane.data.shape != first.data.shape or not same_grid(
-            first.wcs, plane.wcs, first.data.shape
-        ):
-            raise CutoutError(
-                "the bands of a cut-out must be on one pixel grid; "
-                f"{plane.band!r} and {first.band!r} differ in shape or WCS. Bring "
-                "them to one grid first, for example with reproject."
-            )
-        window = read_window(plane, place, corner, size, survey)
-        pixels[index], good[index], noise[index], inside, more = window
-        flags |= more
-        widths[index] = psf_fwhm(plane, place)
-        if not np.isfinite(widths[index]):
-            flags |= FLAGS.NO_PSF
-        bad = inside & ~good[index]
-        if bad.sum() > _BAD_SHARE * bad.size:
-            flags |= FLAGS.BAD_PIXELS
-        if not inside.all():
-            flags |= FLAGS.PADDED
-    if good.mean((1, 2)).max() < _USABLE_SHARE:
-        flags |= FLAGS.UNUSABLE
+    layout = lay_out(matched, survey, meta=meta, position=position)
+    place = layout.place
+    _check_field(layout.shape, place, survey)
+    windows = read_windows(layout, survey)
+    pixels, good = windows.pixels, windows.good
+    flags = windows.flags | _flags(layout, windows, survey)
+    galaxy = (place.x - windows.corner[0], place.y - windows.corner[1])
+    if flags & FLAGS.UNUSABLE:
         pixels[:], good[:] = 0.0, False
-    galaxy = (place.x - corner[0], place.y - corner[1])
-    if not flags & FLAGS.UNUSABLE:
-        where = (*galaxy, place.scale)
-        if is_blank(pixels, good, noise, where):
-            flags |= FLAGS.BLANK
-        elif is_large(pixels, good, noise, where):
-            flags |= FLAGS.LARGE
+    else:
+        # Noise is that of the survey's pixels, the window may have others.
+        noise = windows.noise * (place.scale / survey.pixel_scale)
+        flags |= source_flags(pixels, good, noise, (*galaxy, place.scale))
     number, object_id = _identity(meta, pixels, good)
     return _Row(
         survey=survey,
         pixels=pixels,
         good=good,
-        noise=noise,
-        psf_fwhm=widths,
+        noise=windows.noise,
+        psf_fwhm=windows.psf_fwhm,
         affine=np.column_stack([place.matrix, galaxy]).astype(np.float32),
         flags=flags,
         key=number,
         object_id=object_id,
-        coord=place.coord,
-        wcs=first.wcs,
+        sky=(np.nan, np.nan) if place.sky is None else place.sky,
+        wcs=layout.wcs,
     )
+
+
+def _flags(layout, windows, survey):
+    """What is less than ordinary about the window, apart from the source in it."""
+    flags = 0
+    plane, _ = next(iter(layout.bands.values()))
+    if layout.wcs is None or lookup(plane.meta, "NORTH_UP") == "assumed":
+        flags |= FLAGS.NO_WCS
+    if abs(layout.place.scale / survey.pixel_scale - 1) > 0.02:
+        flags |= FLAGS.PIXEL_SCALE
+    if len(layout.bands) < len(survey.bands):
+        flags |= FLAGS.MISSING_BANDS
+    chosen = list(layout.bands)
+    inside, good = windows.inside[chosen], windows.good[chosen]
+    if not np.isfinite(windows.psf_fwhm[chosen]).all():
+        flags |= FLAGS.NO_PSF
+    if not good.all():
+        if (inside & ~good).mean((1, 2)).max() > _BAD_SHARE:
+            flags |= FLAGS.BAD_PIXELS
+        if not inside.all():
+            flags |= FLAGS.PADDED
+        if good.mean((1, 2)).max() < _USABLE_SHARE:
+            flags |= FLAGS.UNUSABLE
+    return flags
 
 
 def _common(planes):

@@ -5,9 +5,12 @@ import itertools
 from collections.abc import Iterable, Mapping
 from numbers import Real
 
+import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.nddata import NDData
 
+from astro_disentangle.data.aion import is_aion, split_aion
+from astro_disentangle.data.mmu import is_row
 from astro_disentangle.data.units import lookup
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.survey import get_survey
@@ -27,7 +30,8 @@ def is_one(cutouts):
     Returns
     -------
     one : bool
-        True for a mapping of bands and for `~astropy.nddata.NDData`.
+        True for a mapping of bands, for `~astropy.nddata.NDData`, for a row of the
+        Multimodal Universe and for an image object of AION-1 that holds one.
 
     Examples
     --------
@@ -35,7 +39,9 @@ def is_one(cutouts):
     >>> is_one({"r": None}), is_one([{"r": None}])
     (True, False)
     """
-    return isinstance(cutouts, (Mapping, NDData))
+    if isinstance(cutouts, (Mapping, NDData)) or is_row(cutouts):
+        return True
+    return is_aion(cutouts) and np.ndim(cutouts.flux) == 3
 
 
 def each_cutout(cutouts, position):
@@ -57,9 +63,8 @@ def each_cutout(cutouts, position):
     Raises
     ------
     CutoutError
-        If ``cutouts`` is neither a cut-out nor an iterable.
-    ValueError
-        If there are fewer or more positions than cut-outs.
+        If ``cutouts`` is neither a cut-out nor an iterable, or there are fewer or more
+        positions than cut-outs.
 
     Examples
     --------
@@ -70,6 +75,8 @@ def each_cutout(cutouts, position):
     if is_one(cutouts):
         yield cutouts, position
         return
+    if is_aion(cutouts):
+        cutouts = split_aion(cutouts)
     if isinstance(cutouts, (str, bytes)) or not isinstance(cutouts, Iterable):
         raise CutoutError(
             "'cutouts' must be a cut-out or an iterable of them; got "
@@ -79,7 +86,12 @@ def each_cutout(cutouts, position):
         shared = position is None or position.isscalar
     else:
         whole = position
-        position = list(position)
+        try:
+            position = list(position)
+        except TypeError:
+            raise CutoutError(
+                f"'position' must be a SkyCoord or a pixel (x, y); got {position!r}."
+            ) from None
         shared = len(position) == 2 and all(
             isinstance(value, Real) for value in position
         )
@@ -90,10 +102,10 @@ def each_cutout(cutouts, position):
         try:
             place = next(places)
         except StopIteration:
-            raise ValueError(wrong.format("fewer")) from None
+            raise CutoutError(wrong.format("fewer")) from None
         yield cutout, place
     if not shared and next(places, wrong) is not wrong:
-        raise ValueError(wrong.format("more"))
+        raise CutoutError(wrong.format("more"))
 
 
 def check_own_survey(name, donors, survey):
@@ -124,7 +136,8 @@ def check_own_survey(name, donors, survey):
         return
     expected = get_survey(survey).name
     for donor in donors:
-        images = donor.values() if isinstance(donor, Mapping) else [donor]
+        rows = isinstance(donor, Mapping) and not is_row(donor)
+        images = donor.values() if rows else [donor]
         for image in images:
             said = lookup(getattr(image, "meta", None), "SURVEY")
             own = getattr(image, "survey", None)

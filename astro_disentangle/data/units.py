@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """Units of images and of their uncertainties, to and from nJy per pixel."""
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -10,10 +11,12 @@ import numpy as np
 from astro_disentangle.quality import CutoutError
 from astro_disentangle.survey import AB_FLUX_NJY
 
-__all__ = ["lookup", "nanojansky_per", "variance_of"]
+__all__ = ["lookup", "nanojansky_per", "sigma_of"]
 
 _COUNTS = (u.adu, u.DN)
 _RATES = (u.ct, u.electron, u.photon)
+#: Powers of an uncertainty that are standard deviations.
+_POWERS = {"std": 1.0, "var": 0.5, "ivar": -0.5}
 
 
 def lookup(meta, *names):
@@ -92,25 +95,33 @@ def nanojansky_per(unit, survey, meta=None, band=None):
     if unit is None:
         return counts, True
     try:
-        unit = u.Unit(unit)
+        kind, factor = _kind_of(u.Unit(unit))
     except (ValueError, TypeError):
         raise CutoutError(f"'unit' must be a unit of flux; got {unit!r}.") from None
+    if kind == "flux":
+        return factor, False
+    if kind in ("number", "counts") or (kind == "rate" and zero_point is not None):
+        return counts * factor, kind == "number"
+    raise _not_a_flux(unit)
+
+
+@functools.lru_cache(maxsize=256)
+def _kind_of(unit):
+    """Kind of a unit of images, and its size in nJy or in that kind's own unit."""
     if not isinstance(unit, u.UnitBase):
-        raise _not_a_flux(unit)
+        return "other", None
     if unit.is_equivalent(u.dimensionless_unscaled):
-        return counts * unit.to(u.dimensionless_unscaled), True
+        return "number", unit.to(u.dimensionless_unscaled)
     for whole in (unit, unit * u.pix):
         if whole.is_equivalent(u.nJy):
-            return whole.to(u.nJy), False
+            return "flux", whole.to(u.nJy)
         if whole.is_equivalent(u.mgy):
-            return whole.to(u.mgy) * AB_FLUX_NJY, False
-        for count in _COUNTS:
-            if whole.is_equivalent(count):
-                return counts * whole.to(count), False
-        for count in _RATES:
-            if whole.is_equivalent(count) and zero_point is not None:
-                return counts * whole.to(count), False
-    raise _not_a_flux(unit)
+            return "flux", whole.to(u.mgy) * AB_FLUX_NJY
+        for kind, units in (("counts", _COUNTS), ("rate", _RATES)):
+            for count in units:
+                if whole.is_equivalent(count):
+                    return kind, whole.to(count)
+    return "other", None
 
 
 def _not_a_flux(unit):
@@ -139,16 +150,14 @@ def _zero_point(meta, band):
     return value
 
 
-def variance_of(kind, array, unit, image_unit, factor):
-    """
-    Variance in nJy**2 from an uncertainty in any form.
+def sigma_of(kind, unit, image_unit, factor):
+    r"""
+    How standard deviations in nJy follow from an uncertainty in any form.
 
     Parameters
     ----------
     kind : {"std", "var", "ivar"}
         Type of the uncertainty, as astropy names it.
-    array : array_like
-        Its values, any shape.
     unit : `~astropy.units.Unit` or None
         Its unit; by default that which goes with the image's.
     image_unit : `~astropy.units.Unit` or None
@@ -158,8 +167,9 @@ def variance_of(kind, array, unit, image_unit, factor):
 
     Returns
     -------
-    variance : `~numpy.ndarray`
-        float64, the shape of ``array``; NaN where there is none.
+    power, scale : float
+        Of a value :math:`v` the standard deviation is ``scale`` :math:`v`
+        :sup:`power`, in nJy.
 
     Raises
     ------
@@ -169,33 +179,31 @@ def variance_of(kind, array, unit, image_unit, factor):
     Examples
     --------
     >>> import astropy.units as u
-    >>> from astro_disentangle.data.units import variance_of
-    >>> variance_of("ivar", [0.25, 0], None, u.uJy, 1e3)
-    array([4000000.,      nan])
+    >>> from astro_disentangle.data.units import sigma_of
+    >>> sigma_of("ivar", None, u.uJy, 1e3)
+    (-0.5, 1000.0)
     """
-    powers = {"std": 1.0, "var": 0.5, "ivar": -0.5}
-    if kind not in powers:
+    if kind not in _POWERS:
         raise CutoutError(
             "'uncertainty' must be a StdDevUncertainty, VarianceUncertainty or "
             f"InverseVariance; got type {kind!r}."
         )
-    if unit is not None and u.Unit(unit) != u.dimensionless_unscaled:
-        image_unit = u.dimensionless_unscaled if image_unit is None else image_unit
-        linear = u.Unit(unit) ** powers[kind]
-        try:
-            factor = factor * linear.to(image_unit)
-        except u.UnitConversionError:
-            raise CutoutError(
-                f"'uncertainty' must be in a unit that goes with the image's "
-                f"'{image_unit}'; got '{unit}'."
-            ) from None
-    values = np.asarray(array, dtype=np.float64)
-    with np.errstate(all="ignore"):
-        # A negative standard deviation is as bad as a negative variance.
-        values = {
-            "std": lambda: np.where(values > 0, values, np.nan) ** 2,
-            "var": lambda: values,
-            "ivar": lambda: 1 / values,
-        }[kind]()
-        variance = values * factor**2
-    return np.where(np.isfinite(variance) & (variance > 0), variance, np.nan)
+    power = _POWERS[kind]
+    if unit is None:
+        return power, float(factor)
+    return power, float(factor * _linear(unit, image_unit, power))
+
+
+@functools.lru_cache(maxsize=256)
+def _linear(unit, image_unit, power):
+    """Size of the unit of a standard deviation in that of the image."""
+    if u.Unit(unit) == u.dimensionless_unscaled:
+        return 1.0
+    image_unit = u.dimensionless_unscaled if image_unit is None else image_unit
+    try:
+        return (u.Unit(unit) ** power).to(image_unit)
+    except u.UnitConversionError:
+        raise CutoutError(
+            f"'uncertainty' must be in a unit that goes with the image's "
+            f"'{image_unit}'; got '{unit}'."
+        ) from None

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.nddata import NDData
 
+from astro_disentangle.data.aion import images_of_aion, is_aion
+from astro_disentangle.data.mmu import images_of, is_row
 from astro_disentangle.data.units import lookup
 from astro_disentangle.data.wcs import celestial
 from astro_disentangle.quality import CutoutError
@@ -18,8 +20,11 @@ __all__ = ["Plane", "unpack"]
 
 _FORMS = (
     "a mapping of band to CCDData, an NDData cube (band, y, x) with meta['bands'], a "
-    "2-D CCDData with meta['BAND'], or a SurveyCutout"
+    "2-D CCDData with meta['BAND'], a SurveyCutout, a row of the Multimodal Universe, or "
+    "an object with flux and bands"
 )
+#: Pixels on a side of the image of a PSF that is given as a model.
+_PSF_SIZE = 31
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,16 @@ class Plane:
     meta: Mapping
 
 
-def unpack(cutout):
+def unpack(cutout, survey=None):
     """
     The planes of one cut-out.
 
     Parameters
     ----------
-    cutout : mapping of str to `~astropy.nddata.NDData`, or `~astropy.nddata.NDData`
-        The cut-out.
+    cutout : cut-out
+        In any of the forms that the package takes.
+    survey : str or `~astro_disentangle.Survey`, optional
+        Which of the images of a row with several is meant.
 
     Returns
     -------
@@ -85,6 +92,12 @@ def unpack(cutout):
     >>> [plane.band for plane in unpack({"g": image, "r": image})]
     ['g', 'r']
     """
+    name = getattr(survey, "name", survey)
+    if not isinstance(cutout, NDData):
+        if is_row(cutout):
+            cutout = images_of(cutout, name)
+        elif is_aion(cutout):
+            cutout = images_of_aion(cutout, name)
     if isinstance(cutout, Mapping):
         if not cutout:
             raise CutoutError("a cut-out must have at least one band; got none.")
@@ -127,11 +140,7 @@ def _image(band, image):
     if error is not None:
         error = (error.uncertainty_type, error.array, error.unit)
         _check_shape(f"'uncertainty' of {what}", error[1], shape)
-    psf = image.psf
-    if psf is not None and np.ndim(psf) != 2:
-        raise CutoutError(
-            f"'psf' of {what} must be a 2-D image; got {np.ndim(psf)} dimensions."
-        )
+    psf = _psf(image.psf, what)
     return Plane(
         band=band,
         data=image.data,
@@ -142,6 +151,23 @@ def _image(band, image):
         psf=psf,
         meta=image.meta,
     )
+
+
+def _psf(psf, what):
+    """A PSF image (h, w) in pixels of the image, from an image or a model."""
+    if psf is None:
+        return None
+    if hasattr(psf, "evaluate") and getattr(psf, "n_inputs", 0) == 2:
+        centre = [float(getattr(psf, name, 0.0)) for name in ("x_0", "y_0")]
+        axis = np.arange(_PSF_SIZE) - (_PSF_SIZE - 1) / 2
+        return np.asarray(psf(axis + centre[0], axis[:, None] + centre[1]), dtype=float)
+    psf = np.asarray(psf)
+    if psf.ndim != 2 or psf.dtype.kind not in "iuf":
+        raise CutoutError(
+            f"'psf' of {what} must be a 2-D image or an astropy model of two inputs; "
+            f"got {psf.ndim} dimensions, dtype {psf.dtype}."
+        )
+    return psf
 
 
 def _wrap(band, image):
@@ -166,9 +192,11 @@ def _cube(cutout, bands):
         meta = {**meta, "SURVEY": cutout.survey}
     psf = cutout.psf
     if psf is not None:
+        if hasattr(psf, "evaluate"):
+            psf = _psf(psf, "the cube")
         psf = np.asarray(psf)
         psf = np.broadcast_to(psf, (len(bands), *psf.shape)) if psf.ndim == 2 else psf
-        if psf.ndim != 3 or len(psf) != len(bands):
+        if psf.dtype.kind not in "iuf" or psf.ndim != 3 or len(psf) != len(bands):
             raise CutoutError(
                 f"'psf' must have the shape ({len(bands)}, h, w) or (h, w); got "
                 f"{psf.shape}."

@@ -5,7 +5,19 @@ import numpy as np
 
 from astro_disentangle.quality import CutoutError
 
-__all__ = ["celestial", "directions", "same_grid", "tangent_wcs"]
+__all__ = [
+    "celestial",
+    "directions",
+    "pixel_of",
+    "same_grid",
+    "sky_of",
+    "tangent_wcs",
+]
+
+#: A pixel and the middles of its sides.
+_STEPS = np.array([[0.0, 0.5, -0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.5, -0.5]])
+#: wcslib's WCSCOMPARE_ANCILLARY: dates and names of a header do not count.
+_ANCILLARY = 1
 
 
 def celestial(wcs):
@@ -62,6 +74,114 @@ def celestial(wcs):
     return wcs
 
 
+def sky_of(wcs, x, y):
+    """
+    Sky positions of pixels.
+
+    Parameters
+    ----------
+    wcs : WCS
+        2-D celestial.
+    x, y : `~numpy.ndarray`
+        Shape (N,), 0-based pixels.
+
+    Returns
+    -------
+    ra, dec : `~numpy.ndarray`
+        Shape (N,), ICRS, degrees; not finite where the WCS has no answer.
+
+    Raises
+    ------
+    CutoutError
+        If the WCS is not celestial or cannot be evaluated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.coordinates import SkyCoord
+    >>> from astro_disentangle.data.wcs import sky_of, tangent_wcs
+    >>> sky = SkyCoord(150, 2, unit="deg")
+    >>> wcs = tangent_wcs(sky, np.eye(2) / 0.25, 15.5, 15.5, (32, 32))
+    >>> np.round(sky_of(wcs, np.array([15.5]), np.array([15.5])), 9).tolist()
+    [[150.0], [2.0]]
+    """
+    from astropy.coordinates import SkyCoord
+
+    try:
+        if _is_icrs(wcs):
+            # SkyCoord would cost more than everything else that is done to a cut-out.
+            world = wcs.pixel_to_world_values(x, y)
+            return np.asarray(world[wcs.wcs.lng]), np.asarray(world[wcs.wcs.lat])
+        sky = wcs.pixel_to_world(x, y)
+        # The 1-D part of a WCS with no celestial axes is no SkyCoord.
+        sky = sky.icrs if isinstance(sky, SkyCoord) else None
+    except Exception as error:  # WCS libraries raise many types
+        raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
+    if sky is None:
+        raise CutoutError("'wcs' must be a 2-D celestial WCS.")
+    return sky.ra.deg, sky.dec.deg
+
+
+def pixel_of(wcs, ra, dec):
+    """
+    Pixels of sky positions.
+
+    Parameters
+    ----------
+    wcs : WCS
+        2-D celestial.
+    ra, dec : `~numpy.ndarray`
+        Shape (N,), ICRS, degrees.
+
+    Returns
+    -------
+    x, y : `~numpy.ndarray`
+        Shape (N,), 0-based; not finite where the position is not in the plane.
+
+    Raises
+    ------
+    CutoutError
+        If the WCS cannot be evaluated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.coordinates import SkyCoord
+    >>> from astro_disentangle.data.wcs import pixel_of, tangent_wcs
+    >>> sky = SkyCoord(150, 2, unit="deg")
+    >>> wcs = tangent_wcs(sky, np.eye(2) / 0.25, 15.5, 15.5, (32, 32))
+    >>> np.round(pixel_of(wcs, np.array([150.0]), np.array([2.0])), 6).tolist()
+    [[15.5], [15.5]]
+    """
+    from astropy.coordinates import SkyCoord
+
+    try:
+        if _is_icrs(wcs):
+            world = [ra, dec] if wcs.wcs.lng < wcs.wcs.lat else [dec, ra]
+            x, y = wcs.world_to_pixel_values(*world)
+        else:
+            x, y = wcs.world_to_pixel(SkyCoord(ra, dec, unit="deg"))
+    except Exception as error:  # WCS libraries raise many types
+        raise CutoutError(
+            f"'position' cannot be put into the image by its WCS: {error}"
+        ) from error
+    return np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+
+
+def _is_icrs(wcs):
+    """Whether the world coordinates of a WCS are ICRS in degrees without asking."""
+    from astropy.wcs import WCS
+
+    if not isinstance(wcs, WCS) or wcs.naxis != 2 or not wcs.has_celestial:
+        return False
+    head = wcs.wcs
+    if not head.ctype[head.lng].startswith("RA--") or set(map(str, head.cunit)) != {
+        "deg"
+    }:
+        return False
+    return head.radesys == "ICRS" or (not head.radesys and np.isnan(head.equinox))
+
+
 def directions(wcs, x, y):
     """
     Sky position of a pixel and the directions there.
@@ -75,8 +195,8 @@ def directions(wcs, x, y):
 
     Returns
     -------
-    coord : `~astropy.coordinates.SkyCoord`
-        ICRS.
+    sky : (float, float)
+        Right ascension and declination, ICRS, degrees.
     matrix : `~numpy.ndarray`
         Shape (2, 2), pixels (x, y) per arcsec (west, north).
 
@@ -95,25 +215,16 @@ def directions(wcs, x, y):
     >>> np.abs(directions(wcs, 15.5, 15.5)[1].round(3)).tolist()
     [[4.0, 0.0], [0.0, 4.0]]
     """
-    from astropy.coordinates import SkyCoord
-
-    step = np.array([0.0, 0.5, -0.5, 0.0, 0.0])
-    try:
-        sky = wcs.pixel_to_world(x + step, y + step[[0, 3, 4, 1, 2]])
-        # The 1-D part of a WCS with no celestial axes is no SkyCoord.
-        sky = sky.icrs if isinstance(sky, SkyCoord) else None
-    except Exception as error:  # WCS libraries raise many types
-        raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
-    if sky is None:
-        raise CutoutError("'wcs' must be a 2-D celestial WCS.")
-    lon, lat = sky.ra.radian, sky.dec.radian
+    ra, dec = sky_of(wcs, x + _STEPS[0], y + _STEPS[1])
+    lon, lat = np.radians(ra), np.radians(dec)
     delta = lon - lon[0]
-    cosine = np.sin(lat[0]) * np.sin(lat) + np.cos(lat[0]) * np.cos(lat) * np.cos(delta)
-    west = -np.cos(lat) * np.sin(delta) / cosine
-    north = (
-        np.cos(lat[0]) * np.sin(lat) - np.sin(lat[0]) * np.cos(lat) * np.cos(delta)
-    ) / cosine
-    offset = np.degrees(np.array([west, north])) * 3600
+    sine, cosine = np.sin(lat), np.cos(lat)
+    along = np.cos(delta) * cosine
+    depth = sine[0] * sine + cosine[0] * along
+    offset = np.array(
+        [-cosine * np.sin(delta) / depth, (cosine[0] * sine - sine[0] * along) / depth]
+    )
+    offset = np.degrees(offset) * 3600
     jacobian = np.stack([offset[:, 1] - offset[:, 2], offset[:, 3] - offset[:, 4]], 1)
     sizes = np.full(2, np.nan)
     if np.isfinite(jacobian).all():
@@ -124,7 +235,7 @@ def directions(wcs, x, y):
             f"axes; got {sizes[0]:.4g} x {sizes[1]:.4g} arcsec. Its CD or PC matrix "
             "may be zero, singular or missing."
         )
-    return sky[0], np.linalg.inv(jacobian)
+    return (float(ra[0]), float(dec[0])), np.linalg.inv(jacobian)
 
 
 def same_grid(wcs, other, shape):
@@ -153,13 +264,19 @@ def same_grid(wcs, other, shape):
         return True
     if wcs is None or other is None:
         return False
+    if _plain(wcs) and _plain(other) and wcs.wcs.compare(other.wcs, _ANCILLARY):
+        return True
     ny, nx = shape
     x, y = np.array([0, nx - 1, 0, nx - 1.0]), np.array([0, 0, ny - 1, ny - 1.0])
-    try:
-        found = wcs.world_to_pixel(other.pixel_to_world(x, y))
-    except Exception as error:  # WCS libraries raise many types
-        raise CutoutError(f"'wcs' cannot be evaluated: {error}") from error
+    found = pixel_of(wcs, *sky_of(other, x, y))
     return bool(np.abs(np.array(found) - [x, y]).max() < 0.05)
+
+
+def _plain(wcs):
+    """Whether a WCS is all in its header, with no distortion besides."""
+    from astropy.wcs import WCS
+
+    return isinstance(wcs, WCS) and not wcs.has_distortion
 
 
 def tangent_wcs(coord, matrix, x, y, shape):

@@ -1,21 +1,32 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
-"""One band of a cut-out within the window about the galaxy.
+"""The bands of a cut-out within the window about the galaxy.
 
-Only the window, and for the noise its surroundings, are read from the arrays.
+Only the window, and for the noise its surroundings, are read from the arrays. Bands on
+the grid of the reference band are taken as they are, the others are resampled to it.
 """
 
+import math
+import numbers
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from astro_disentangle.data.geometry import window_size
 from astro_disentangle.data.measure import measure_fwhm, measure_noise
-from astro_disentangle.data.units import lookup, nanojansky_per, variance_of
+from astro_disentangle.data.units import lookup, nanojansky_per, sigma_of
 from astro_disentangle.quality import FLAGS, CutoutError
 
-__all__ = ["psf_fwhm", "read_window", "window_corner"]
+__all__ = ["Windows", "psf_fwhm", "read_windows", "window_corner"]
 
 #: Nothing in the sky is brighter: 1e15 nJy is AB magnitude -6 in one pixel.
 _BRIGHTEST = 1e15
+#: Pixel scales that differ by less count as the survey's own.
+_NATIVE = 0.02
+#: Largest side of the region in which noise is measured, px.
+_WIDEST = 160
+#: Pixels around the window of a band that is resampled.
+_MARGIN = 4
 
 
 def window_corner(place, size):
@@ -46,115 +57,260 @@ def window_corner(place, size):
     return tuple(int(np.floor(value - middle + 0.5)) for value in (place.x, place.y))
 
 
-def _cut(array, corner, size, fill):
-    """A window of a 2-D array; ``fill`` beyond its edges."""
-    ny, nx = array.shape
-    left, bottom = corner
-    x = slice(max(left, 0), min(left + size, nx))
-    y = slice(max(bottom, 0), min(bottom + size, ny))
-    part = np.asarray(array[y, x])
-    if part.shape == (size, size):
-        return part
-    window = np.full((size, size), fill, part.dtype)
-    window[y.start - bottom : y.stop - bottom, x.start - left : x.stop - left] = part
-    return window
-
-
-def read_window(plane, place, corner, size, survey):
+def read_windows(layout, survey):
     """
-    A band in the window about the galaxy.
+    All bands in the window about the galaxy, on the grid of the reference band.
 
     Parameters
     ----------
-    plane : `~astro_disentangle.data.unpack.Plane`
-        The band.
-    place : `~astro_disentangle.data.geometry.Place`
-        Where the galaxy is.
-    corner : tuple of int
-        From `window_corner`.
-    size : int
-        Pixels on a side of the window.
+    layout : `~astro_disentangle.data.layout.Layout`
+        Where the galaxy is in each band.
     survey : `~astro_disentangle.Survey`
-        The survey.
+        The survey, of C bands.
 
     Returns
     -------
-    pixels : `~numpy.ndarray`
-        Shape (size, size), float64, nJy; 0 where not good.
-    good : `~numpy.ndarray`
-        Shape (size, size), bool.
-    noise : float
-        Standard deviation of a pixel in nJy; NaN if it cannot be told.
-    inside : `~numpy.ndarray`
-        Shape (size, size), bool, which pixels are in the image.
-    flags : int
-        ``ASSUMED_UNIT`` and ``NO_UNCERTAINTY``.
+    windows : `Windows`
+        The pixels and what is known of them.
 
     Raises
     ------
     CutoutError
-        If a unit or the kind of the uncertainty is not understood.
+        If a unit or the kind of an uncertainty is not understood.
 
     Examples
     --------
     >>> import numpy as np
     >>> from astro_disentangle import get_survey
-    >>> from astro_disentangle.data.geometry import locate
+    >>> from astro_disentangle.data.layout import lay_out
+    >>> from astro_disentangle.data.match import match_bands
     >>> from astro_disentangle.data.unpack import unpack
-    >>> from astro_disentangle.data.window import read_window
-    >>> survey = get_survey("legacy")
-    >>> plane = unpack({"r": np.ones((32, 32))})[0]
-    >>> place = locate(None, (32, 32), survey)
-    >>> read_window(plane, place, (0, 0), 32, survey)[0].shape
-    (32, 32)
+    >>> from astro_disentangle.data.window import read_windows
+    >>> legacy = get_survey("legacy")
+    >>> bands = match_bands(unpack({"r": np.eye(40)}), legacy)
+    >>> read_windows(lay_out(bands, legacy), legacy).pixels.shape
+    (4, 32, 32)
     """
+    size = window_size(layout.place, survey)
+    corner = window_corner(layout.place, size)
+    count = len(survey.bands)
+    windows = Windows(
+        pixels=np.zeros((count, size, size), np.float32),
+        good=np.zeros((count, size, size), bool),
+        inside=np.zeros((count, size, size), bool),
+        noise=np.full(count, np.nan, np.float32),
+        psf_fwhm=np.full(count, np.nan, np.float32),
+        corner=corner,
+        flags=0,
+    )
+    entries, odd = [], []
+    for index, (plane, place) in layout.bands.items():
+        if layout.congruent(place, size):
+            at = corner if place is layout.place else window_corner(place, size)
+            entries.append((index, plane, place, at))
+        else:
+            odd.append((index, plane, place))
+    if entries:
+        chosen = [index for index, *_ in entries]
+        part = _load(entries, size, survey)
+        windows.flags |= part.flags
+        for name in ("pixels", "good", "inside", "noise"):
+            getattr(windows, name)[chosen] = getattr(part, name)
+    for index, plane, place in odd:
+        part = _regridded(index, plane, place, layout, size, survey)
+        windows.flags |= part.flags
+        for name in ("pixels", "good", "inside", "noise"):
+            getattr(windows, name)[index] = getattr(part, name)[0]
+    _read_psfs(windows.psf_fwhm, layout)
+    return windows
+
+
+@dataclass
+class Windows:
+    """
+    Bands in a window of n x n pixels about the galaxy.
+
+    Parameters
+    ----------
+    pixels : `~numpy.ndarray`
+        Shape (C, n, n), float32, nJy per pixel; 0 where not good.
+    good, inside : `~numpy.ndarray`
+        Shape (C, n, n), bool, pixels that can be trusted, and those in the image.
+    noise : `~numpy.ndarray`
+        Shape (C,), float32, standard deviation of the sky in a pixel of the survey in
+        nJy; NaN where it cannot be told.
+    psf_fwhm : `~numpy.ndarray`
+        Shape (C,), float32, arcsec; NaN where unknown.
+    corner : tuple of int
+        Pixel (x, y) of the reference band's image that is (0, 0) of the window.
+    flags : int
+        ``ASSUMED_UNIT`` and ``NO_UNCERTAINTY``.
+    """
+
+    pixels: np.ndarray
+    good: np.ndarray
+    inside: np.ndarray
+    noise: np.ndarray
+    psf_fwhm: np.ndarray
+    corner: tuple
+    flags: int
+
+
+def _overlap(shape, corner, size):
+    """Slices (y, x) of a window and of the image of ``shape`` that it covers."""
+    window, image = [], []
+    for start, length in zip(corner[::-1], shape, strict=True):
+        first, last = max(start, 0), max(min(start + size, length), max(start, 0))
+        image.append(slice(first, last))
+        window.append(slice(first - start, last - start))
+    return tuple(window), tuple(image)
+
+
+def _load(entries, size, survey):
+    """Windows of bands (index, plane, place, corner) as they are on their images."""
+    shape = (len(entries), size, size)
+    pixels, errors = np.zeros(shape), np.ones(shape)
+    good = np.zeros(shape, bool)
+    factors = np.empty((len(entries), 1, 1))
     flags = 0
-    factor, assumed = nanojansky_per(plane.unit, survey, plane.meta, plane.band)
-    if assumed:
-        flags |= FLAGS.ASSUMED_UNIT
-
-    def window(array, fill, corner=corner, size=size):
-        return _cut(place.turn(array), corner, size, fill)
-
-    def clean(corner=corner, size=size):
-        raw = window(plane.data, 0, corner, size)
-        with np.errstate(all="ignore"):
-            # float64 between, so that numbers near the ends of float32 survive.
-            pixels = raw.astype(np.float64) * factor
-            good = np.abs(pixels) < _BRIGHTEST
-        good &= window(np.broadcast_to(True, plane.data.shape), False, corner, size)
+    for row, (_, plane, place, corner) in enumerate(entries):
+        factors[row], assumed = nanojansky_per(
+            plane.unit, survey, plane.meta, plane.band
+        )
+        if assumed:
+            flags |= FLAGS.ASSUMED_UNIT
+        turned = place.turn(plane.data)
+        window, image = _overlap(turned.shape, corner, size)
+        pixels[row][window] = turned[image]
+        good[row][window] = True
+        if plane.uncertainty is not None:
+            errors[row][window] = place.turn(plane.uncertainty[1])[image]
+    inside = good.copy()
+    with np.errstate(all="ignore"):
+        # float64 between, so that numbers near the ends of float32 survive.
+        pixels *= factors
+        good &= np.abs(pixels) < _BRIGHTEST
+        good &= (errors > 0) & (errors < np.inf)
+    for row, (_, plane, place, corner) in enumerate(entries):
         if plane.mask is not None:
-            good &= window(plane.mask, 0, corner, size) == 0
-        return pixels, good
+            window, image = _overlap(place.turn(plane.mask).shape, corner, size)
+            good[row][window] &= place.turn(plane.mask)[image] == 0
+    if not good.all():
+        pixels[~good] = 0.0
+    for row in range(len(entries)):
+        known = pixels[row] if good[row].all() else pixels[row][good[row]]
+        if known.size and known.min() == known.max():
+            # No image of the sky is constant: it is what stands outside a footprint.
+            good[row] = False
+            pixels[row] = 0.0
+    noise = np.empty(len(entries))
+    for row, entry in enumerate(entries):
+        where = good[row], errors[row], float(factors[row, 0, 0]), size
+        noise[row], more = _noise(entry, *where, survey)
+        flags |= more
+    return Windows(pixels, good, inside, noise, None, None, flags)
 
-    pixels, good = clean()
-    if good.any() and np.ptp(pixels[good]) == 0:
-        # No image of the sky is constant: it is what stands outside a footprint.
-        good[:] = False
-    inside = window(np.broadcast_to(True, plane.data.shape), False)
-    noise = np.nan
+
+def _noise(entry, good, errors, factor, size, survey):
+    """Noise of the sky in a pixel of the survey, nJy, and flags."""
+    _, plane, place, corner = entry
+    ratio = place.scale / survey.pixel_scale
+    native = abs(ratio - 1) <= _NATIVE
     if plane.uncertainty is None:
-        flags |= FLAGS.NO_UNCERTAINTY
         # A larger region has more sky than the window of a large galaxy.
-        wide = 3 * size
+        wide = min(3 * size, _WIDEST)
         shift = (wide - size) // 2
-        around = clean((corner[0] - shift, corner[1] - shift), wide)
-        native = abs(place.scale / survey.pixel_scale - 1) <= 0.02
-        noise = measure_noise(
+        around = _around(plane, place, (corner[0] - shift, corner[1] - shift), wide)
+        sigma = factor * measure_noise(
             *around,
             survey.noise_correlation if native else (),
-            lag=max(2, round(2 * survey.pixel_scale / place.scale)),
+            lag=max(2, round(2 / ratio)),
         )
+        flags = FLAGS.NO_UNCERTAINTY
     else:
-        kind, array, unit = plane.uncertainty
-        variance = variance_of(kind, window(array, 0), unit, plane.unit, factor)
-        good &= np.isfinite(variance)
+        kind, _, unit = plane.uncertainty
+        power, scale = sigma_of(kind, unit, plane.unit, factor)
+        flags = 0
+        sigma = np.nan
         if good.any():
-            noise = np.sqrt(np.median(variance[good]))
-    return np.where(good, pixels, 0.0), good, noise, inside, flags
+            sigma = scale * _median(errors if good.all() else errors[good]) ** power
+        told = lookup(plane.meta, "NOISEFAC")
+        if isinstance(told, numbers.Real) and told > 0:
+            sigma *= told
+        elif native:
+            sigma *= survey.noise_factor
+    # The same noise per area, in the survey's own pixels.
+    return (sigma if native else sigma / ratio), flags
 
 
-def psf_fwhm(plane, place):
+def _median(values):
+    """Upper median, without the care that `numpy.median` takes of axes and NaN."""
+    values = values.ravel()
+    return float(np.partition(values, values.size // 2)[values.size // 2])
+
+
+def _around(plane, place, corner, size):
+    """Pixels of a band, in its unit, and which of them are good, in a wide window."""
+    data = place.turn(plane.data)
+    _, image = _overlap(data.shape, corner, size)
+    pixels = np.asarray(data[image], dtype=float)
+    with np.errstate(all="ignore"):
+        good = np.abs(pixels) < np.finfo(np.float32).max
+    if plane.mask is not None:
+        good &= place.turn(plane.mask)[image] == 0
+    return pixels, good
+
+
+def _regridded(index, plane, place, layout, size, survey):
+    """One band on other pixels than those of the reference, brought to them."""
+    import torch
+
+    from astro_disentangle.data.resample import resample
+
+    own = layout.place
+    change = place.matrix @ np.linalg.inv(own.matrix)
+    reach = np.abs(change).sum(1).max() * (size / 2 + 0.5)
+    wide = 2 * math.ceil(reach + _MARGIN) + 1
+    corner = window_corner(place, wide)
+    part = _load([(index, plane, place, corner)], wide, survey)
+    # The galaxy in the reference window, counted from the window's middle.
+    middle = np.array([own.x, own.y]) - window_corner(own, size) - (size - 1) / 2
+    centre = np.array([place.x, place.y]) - corner - change @ middle
+    affine = torch.from_numpy(np.column_stack([change, centre]))[None]
+    found = []
+    for known in (part.good, part.inside):
+        out, good = resample(
+            torch.from_numpy(part.pixels)[None],
+            torch.from_numpy(known)[None],
+            affine,
+            size=size,
+            scale=1.0,
+        )
+        found.append((out[0].numpy(), good[0].numpy()))
+    (pixels, good), (_, inside) = found
+    return Windows(pixels, good, inside, part.noise, None, None, part.flags)
+
+
+def _read_psfs(widths, layout):
+    """Fill in the FWHM of the PSF of every band, (C,) in arcsec."""
+    images = {}
+    for index, (plane, place) in layout.bands.items():
+        if plane.psf is None:
+            widths[index] = psf_fwhm(plane, place)
+        else:
+            images.setdefault((np.shape(plane.psf), place.scale), []).append(index)
+    for (_, scale), chosen in images.items():
+        # Fits to all bands at once cost little more than one.
+        found = measure_fwhm(
+            np.stack([layout.bands[index][0].psf for index in chosen]), scale
+        )
+        for index, width in zip(chosen, found, strict=True):
+            plane, place = layout.bands[index]
+            told = np.isfinite(width)
+            widths[index] = width if told else psf_fwhm(plane, place, measured=True)
+
+
+def psf_fwhm(plane, place, *, measured=False):
     """
     FWHM of the PSF of a band: from its image, else from the header.
 
@@ -164,6 +320,8 @@ def psf_fwhm(plane, place):
         The band.
     place : `~astro_disentangle.data.geometry.Place`
         Of which the pixel scale is used.
+    measured : bool
+        Whether the image has been looked at already, and has no width.
 
     Returns
     -------
@@ -184,8 +342,8 @@ def psf_fwhm(plane, place):
     >>> psf_fwhm(unpack({"r": image})[0], None)
     0.7
     """
-    if plane.psf is not None:
-        width = measure_fwhm(plane.psf, place.scale)
+    if plane.psf is not None and not measured:
+        width = float(measure_fwhm(plane.psf, place.scale))
         if np.isfinite(width):
             return width
     value = lookup(plane.meta, "PSF_FWHM")

@@ -63,8 +63,8 @@ def to_cutout(
     Returns
     -------
     cutout : `~astro_disentangle.SurveyCutout`
-        float32; ``meta`` has the survey's ``PIXSCALE``, and ``MAGZERO`` for a
-        unit that needs one.
+        float32; ``meta`` has the survey's ``PIXSCALE``, ``MAGZERO`` for a unit that
+        needs one, and ``NOISEFAC`` 1 for a noise that needs no correction.
 
     Raises
     ------
@@ -104,6 +104,8 @@ def to_cutout(
         noise = np.asarray(noise, dtype=np.float32) / np.float32(factor)
         noise = noise[:, None, None] if noise.ndim == 1 else noise
         error = StdDevUncertainty(np.broadcast_to(noise, pixels.shape).copy())
+        # It is the noise of the sky, and not what a coadd's map would claim.
+        meta.setdefault("NOISEFAC", 1.0)
     psf = None
     if psf_fwhm is not None and np.isfinite(psf_fwhm).any():
         psf = np.stack(
@@ -167,7 +169,10 @@ def row_to_cutout(batch, row, *, coord=None, meta=None):
     wcs = None
     if coord is not None:
         wcs = tangent_wcs(coord, affine[:, :2], x, y, tuple(shape))
-    noise = batch.noise[row].cpu().numpy()[index]
+    # The batch has the noise of the survey's own pixels.
+    noise = batch.noise[row].cpu().numpy()[index] * (
+        meta["PIXSCALE"] / survey.pixel_scale
+    )
     return to_cutout(
         batch.pixels[row].cpu().numpy()[index],
         survey,

@@ -192,7 +192,7 @@ def test_aperture_flux_from_samples():
     ("changes", "error", "text"),
     [
         ({"survey": None}, SurveyMismatchError, "survey"),
-        ({"survey": "sdss"}, SurveyMismatchError, "sdss"),
+        ({"survey": "panstarrs"}, SurveyMismatchError, "panstarrs"),
         ({"bands": ("g", "r")}, CutoutError, "bands"),
         ({"bands": ("g", "g", "r")}, CutoutError, "bands"),
         ({"bands": ("g", "r", "y")}, SurveyMismatchError, "'y'"),

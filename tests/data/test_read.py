@@ -28,13 +28,15 @@ from astro_disentangle import (
 )
 from astro_disentangle.data.measure import measure_fwhm, measure_noise, render_psf
 from astro_disentangle.data.read import read_cutouts
-from astro_disentangle.data.units import variance_of
+from astro_disentangle.data.units import sigma_of
 from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.survey import AB_FLUX_NJY
 
 LEGACY = get_survey("legacy")
 SKY = SkyCoord(150.1, 2.2, unit="deg")
 NMGY = AB_FLUX_NJY * 1e-9
+#: Noise of `mapping` as it is read: a map of 0.05 nmgy, corrected for correlation.
+SIGMA = 0.05 * NMGY * LEGACY.noise_factor
 
 
 def galaxy(shape=(50, 50), centre=None, seed=0, sigma=1.5, flux=100.0, noise=0.05):
@@ -84,10 +86,10 @@ def test_a_good_cutout_has_no_flags(plain):
     assert batch.good.all() and batch.keys.dtype == torch.int64
     image = galaxy()[9:41, 9:41] * NMGY
     assert np.allclose(batch.pixels[0, 2], image, rtol=1e-5)
-    assert np.allclose(batch.noise, 0.05 * NMGY, rtol=1e-5)
+    assert np.allclose(batch.noise, SIGMA, rtol=1e-5)
     assert np.allclose(batch.psf_fwhm, 1.1, rtol=0.01)
     assert np.allclose(batch.affine[0], [[1 / 0.262, 0, 15.5], [0, 1 / 0.262, 15.5]])
-    assert plain.coord[0].separation(SKY) < 0.01 * u.arcsec
+    assert plain.coord(0).separation(SKY) < 0.01 * u.arcsec
 
 
 # --- forms and units ---------------------------------------------------------------
@@ -208,12 +210,12 @@ def test_bad_variance_is_a_bad_pixel():
     assert not read.batch.good[0, 0, 11, 11:15].any()
     assert read.batch.good[0].sum() == 4 * (1024 - 4)
     assert names(read) == []
-    assert np.allclose(read.batch.noise, 0.05 * NMGY, rtol=1e-5)
+    assert np.allclose(read.batch.noise, SIGMA, rtol=1e-5)
 
 
 def test_uncertainty_of_another_unit_or_kind():
     with pytest.raises(CutoutError, match="goes with the image's 'nmgy'; got 'm'"):
-        variance_of("std", np.ones(3), u.m, u.nmgy, 1.0)
+        sigma_of("std", u.m, u.nmgy, 1.0)
     unknown = UnknownUncertainty(np.ones((50, 50)))
     with pytest.raises(CutoutError, match="StdDevUncertainty"):
         read_cutouts(mapping(error=unknown), survey="legacy")
@@ -413,7 +415,7 @@ def test_rows_do_not_depend_on_their_neighbours(plain):
 
 def test_no_wcs():
     read = read_cutouts(mapping(wcs=None), survey="legacy")
-    assert names(read) == ["NO_WCS"] and read.coord == [None]
+    assert names(read) == ["NO_WCS"] and read.coord(0) is None
     read = read_cutouts(mapping(wcs=None, meta={"PIXSCALE": 0.2}), survey="legacy")
     assert names(read) == ["NO_WCS", "PIXEL_SCALE"]
     assert read.batch.affine[0, 0, 0] == pytest.approx(5)
@@ -452,13 +454,80 @@ def test_degenerate_wcs_are_refused(kind):
             read_cutouts({"g": image}, survey="legacy")
 
 
-def test_bands_on_different_grids_are_refused():
-    views = mapping()
-    views["r"].wcs = tangent_wcs(SKY, np.eye(2) / 0.262, 25.0, 24.5, (50, 50))
-    with pytest.raises(CutoutError, match="one pixel grid"):
-        read_cutouts(views, survey="legacy")
-    views["r"].wcs = tangent_wcs(SKY, np.eye(2) / 0.262, 24.51, 24.5, (50, 50))
-    read_cutouts(views, survey="legacy")
+def test_noise_factor_of_the_header():
+    """A noise that is already that of the sky is not corrected again."""
+    read = read_cutouts(mapping(meta={"NOISEFAC": 1.0}), survey="legacy")
+    assert np.allclose(read.batch.noise, 0.05 * NMGY, rtol=1e-5)
+
+
+def seen(angle, parity, scale, shape, place, sigma=0.5, flux=100.0, noise=0.0):
+    """An image and WCS of two Gaussians as wide as the seeing of Legacy."""
+    matrix = turned(angle, parity, scale)
+    wcs = tangent_wcs(SKY, matrix, *place, shape)
+    image = np.random.default_rng(5).normal(0, noise, shape)
+    for (west, north), part in (((0, 0), flux), ((1.5, 2.0), flux / 2)):
+        where = np.asarray(place) + matrix @ [west, north]
+        width = {"shape": shape, "centre": where, "sigma": sigma / scale, "noise": 0}
+        image += galaxy(**width, flux=part * scale**2)
+    return image, wcs
+
+
+def band(*arguments, error=0.05, **options):
+    image, wcs = seen(*arguments, **options)
+    error = StdDevUncertainty(np.full(image.shape, error))
+    psf = render_psf(1.1, 3.0, arguments[2])
+    return CCDData(image, unit="nmgy", wcs=wcs, uncertainty=error, psf=psf)
+
+
+def test_bands_of_other_sizes_and_shifts_are_cut_not_resampled():
+    whole = band(0, 1, 0.262, (60, 60), (30.2, 29.7))
+    part = CCDData(
+        whole.data[5:55, 9:58],
+        unit="nmgy",
+        wcs=whole.wcs[5:55, 9:58],
+        uncertainty=StdDevUncertainty(np.full((50, 49), 0.05)),
+        psf=whole.psf,
+    )
+    both = read_cutouts({"g": whole, "r": part}, survey="legacy", position=SKY)
+    pixels, good = both.batch.pixels[0], both.batch.good[0]
+    assert torch.equal(pixels[0], pixels[1]) and good[:2].all()
+
+
+@pytest.mark.parametrize(
+    ("angle", "parity", "scale"),
+    [(0, 1, 0.262), (33, 1, 0.262), (-20, -1, 0.3), (90, 1, 0.4), (5, -1, 0.262)],
+)
+def test_bands_on_different_grids_are_brought_to_the_finest(angle, parity, scale):
+    """The same sky in a band on other pixels gives the same picture."""
+    first = band(0, 1, 0.262, (60, 60), (30.2, 29.7))
+    other = band(angle, parity, scale, (70, 76), (37.4, 33.8), error=0.1)
+    read = read_cutouts({"r": other, "g": first}, survey="legacy", position=SKY)
+    pixels, good = read.batch.pixels[0], read.batch.good[0]
+    assert good[0].all() and good[1].all()
+    assert read.batch.affine[0, 0, 0] == pytest.approx(1 / 0.262, rel=1e-6)
+    difference = (pixels[0] - pixels[1]).abs().max() / pixels[0].max()
+    assert difference < (1e-3 if scale == 0.262 else 1e-2)
+    # Noise of the same power per area, in the survey's own pixels.
+    native = LEGACY.noise_factor if scale == 0.262 else 0.262 / scale
+    assert read.batch.noise[0, 1] == pytest.approx(0.1 * NMGY * native, rel=1e-3)
+    assert read.batch.psf_fwhm[0, 1] == pytest.approx(1.1, rel=0.01)
+
+
+def test_bands_that_do_not_reach_the_galaxy_are_missing():
+    first = band(0, 1, 0.262, (60, 60), (30.2, 29.7))
+    away = band(0, 1, 0.262, (60, 60), (-40.0, 29.7))
+    read = read_cutouts({"r": away, "g": first}, survey="legacy", position=SKY)
+    assert not read.batch.good[0, 1].any() and "MISSING_BANDS" in names(read)
+    with pytest.raises(CutoutError, match="in none of them"):
+        read_cutouts(
+            {"r": away, "g": first},
+            survey="legacy",
+            position=SkyCoord(150.2, 2.2, unit="deg"),
+        )
+    with pytest.raises(CutoutError, match="brought together by their WCS"):
+        read_cutouts(
+            {"g": first, "r": CCDData(galaxy((50, 51)), unit="nmgy")}, survey="legacy"
+        )
 
 
 def test_small_images_and_edges():
@@ -566,8 +635,8 @@ def test_cubes_and_images_must_name_their_bands():
 def test_surveys_that_do_not_fit():
     with pytest.raises(SurveyMismatchError, match="survey='hsc'"):
         read_cutouts(mapping())
-    with pytest.raises(SurveyMismatchError, match="sdss"):
-        read_cutouts(mapping(meta={"SURVEY": "sdss"}))
+    with pytest.raises(SurveyMismatchError, match="panstarrs"):
+        read_cutouts(mapping(meta={"SURVEY": "panstarrs"}))
     with pytest.raises(SurveyMismatchError, match="'y'"):
         read_cutouts(mapping(bands="gy"), survey="legacy")
     with pytest.raises(CutoutError, match="once"):
