@@ -12,7 +12,6 @@ from astropy.nddata import CCDData
 
 from astro_disentangle.data.mmu import images_of
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
-from astro_disentangle.survey import AB_FLUX_NJY
 
 __all__ = ["AIONImage", "images_of_aion", "is_aion", "split_aion", "to_aion"]
 
@@ -133,15 +132,17 @@ def images_of_aion(image, survey=None):
     return images
 
 
-def to_aion(cutouts):
+def to_aion(cutouts, *, survey=None):
     """
     Cut-outs as an image object of AION-1.
 
     Parameters
     ----------
-    cutouts : `~astro_disentangle.SurveyCutout` or sequence of them
-        Of one survey (hsc or legacy), with the same bands and shape. Masked pixels
-        become 0.
+    cutouts : cut-out or iterable of them
+        In any form that the package reads, of hsc or legacy, all with the same bands
+        and shape. Masked pixels become 0.
+    survey : str or `~astro_disentangle.Survey`, optional
+        The survey; ``meta["SURVEY"]`` by default.
 
     Returns
     -------
@@ -165,32 +166,36 @@ def to_aion(cutouts):
     """
     import torch
 
-    from astro_disentangle.data.cutout import SurveyCutout
+    from astro_disentangle.data.match import match_bands, survey_of
+    from astro_disentangle.data.stream import each_cutout
+    from astro_disentangle.data.unpack import unpack
+
+    rows, kinds = [], []
+    for cutout, _ in each_cutout(cutouts, None):
+        planes = unpack(cutout, survey)
+        own = survey_of(planes, survey)
+        if own.name not in _CAMERAS:
+            raise SurveyMismatchError(
+                f"AION-1 has images of {sorted(_CAMERAS)}; got {own.name!r}."
+            )
+        matched = match_bands(planes, own)
+        rows.append([_in_own_unit(plane, own) for plane in matched.values()])
+        bands = [f"{_CAMERAS[own.name]}-{own.bands[i].upper()}" for i in matched]
+        kinds.append((bands, {image.shape for image in rows[-1]}))
+    if not rows or any(kind != kinds[0] for kind in kinds) or len(kinds[0][1]) > 1:
+        raise CutoutError(
+            "'cutouts' must be of one survey, with the same bands and shape, at least "
+            f"one; got {len(rows)} of {len({str(kind) for kind in kinds})} kinds."
+        )
+    return AIONImage(torch.tensor(np.array(rows, dtype=np.float32)), kinds[0][0])
+
+
+def _in_own_unit(plane, survey):
+    """Data of a band in the survey's own unit, 0 where masked."""
     from astro_disentangle.data.units import nanojansky_per
 
-    cutouts = [cutouts] if isinstance(cutouts, SurveyCutout) else list(cutouts)
-    if not cutouts:
-        raise CutoutError("'cutouts' must hold at least one SurveyCutout; got none.")
-    kinds = {(c.survey.name, c.bands, c.shape) for c in cutouts}
-    if len(kinds) > 1:
-        raise CutoutError(
-            "'cutouts' must be of one survey, with the same bands and shape; got "
-            f"{sorted(kinds)[:2]}."
-        )
-    survey = cutouts[0].survey
-    if survey.name not in _CAMERAS:
-        raise SurveyMismatchError(
-            f"AION-1 has images of {sorted(_CAMERAS)}; got {survey.name!r}."
-        )
-    own = AB_FLUX_NJY * 10 ** (-0.4 * survey.zero_point)
-    planes = []
-    for cutout in cutouts:
-        factor, _ = nanojansky_per(cutout.unit, survey, cutout.meta)
-        good = np.isfinite(cutout.data)
-        if cutout.mask is not None:
-            good &= ~np.broadcast_to(cutout.mask, good.shape).astype(bool)
-        planes.append(np.where(good, cutout.data, 0.0) * (factor / own))
-    return AIONImage(
-        torch.tensor(np.stack(planes), dtype=torch.float32),
-        [f"{_CAMERAS[survey.name]}-{band.upper()}" for band in cutouts[0].bands],
-    )
+    factor, _ = nanojansky_per(plane.unit, survey, plane.meta, plane.band)
+    good = np.isfinite(plane.data)
+    if plane.mask is not None:
+        good &= np.asarray(plane.mask) == 0
+    return np.where(good, plane.data, 0.0) * (factor / survey.nanojansky)

@@ -355,6 +355,61 @@ class SurveyCutout(NDDataRef):
 
         return aperture_flux(self, aperture)
 
+    # --- mosaics ---------------------------------------------------------------
+
+    @classmethod
+    def from_image(cls, images, positions, *, survey=None, size=None, object_id=None):
+        """
+        Cut-outs of galaxies in the mosaics of a survey.
+
+        Parameters
+        ----------
+        images : mapping of str to `~astropy.nddata.CCDData`, or cube
+            The mosaics, one for each band, each with a size and WCS of its own; bands
+            on other pixels than those of the finest band are resampled to them.
+        positions : `~astropy.coordinates.SkyCoord` or array_like
+            Where the galaxies are, on the sky, or as pixels (x, y) of the first band's
+            image, 0-based: one, or N of them.
+        survey : str or `~astro_disentangle.Survey`, optional
+            The survey; ``meta["SURVEY"]`` by default.
+        size : int, optional
+            Pixels on a side; by default as many as the model's field needs.
+        object_id : sequence of str, optional
+            N names.
+
+        Returns
+        -------
+        cutouts : `SurveyCutout` or sequence of them
+            One for a single position, else N, which are cut when they are asked for.
+            Pixels beyond the mosaics are NaN and masked; a galaxy that is in none of
+            them gives a cut-out that is flagged ``UNUSABLE``.
+
+        Raises
+        ------
+        CutoutError
+            If a mosaic cannot be read, or lacks the WCS that sky positions need.
+        SurveyMismatchError
+            If the mosaics and the survey do not fit together.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from astropy.nddata import CCDData
+        >>> from astro_disentangle import SurveyCutout
+        >>> mosaic = {"r": CCDData(np.ones((200, 300)), unit="nmgy")}
+        >>> places = [(50, 60), (70.2, 99.1)]
+        >>> cutouts = SurveyCutout.from_image(mosaic, places, survey="legacy")
+        >>> len(cutouts), cutouts[0]["r"].shape
+        (2, (32, 32))
+        """
+        from astro_disentangle.data.mosaic import MosaicCutouts
+
+        views = MosaicCutouts(
+            images, positions, survey=survey, size=size, object_id=object_id
+        )
+        one = getattr(positions, "isscalar", np.ndim(positions) == 1)
+        return views[0] if one else views
+
     # --- files -----------------------------------------------------------------
 
     @classmethod

@@ -80,7 +80,7 @@ class Place:
         )
 
 
-def locate(wcs, shape, survey, *, meta=None, position=None):
+def locate(wcs, shape, survey, *, meta=None, position=None, upright=True):
     """
     Find the galaxy in an image.
 
@@ -97,11 +97,13 @@ def locate(wcs, shape, survey, *, meta=None, position=None):
         ``YGALAXY``, the 0-based pixel of the galaxy.
     position : `~astropy.coordinates.SkyCoord` or (float, float), optional
         Sky position or 0-based pixel (x, y); the centre of the image by default.
+    upright : bool
+        Turn the image so that x goes west and y goes north.
 
     Returns
     -------
     place : `Place`
-        In an image that is turned so that x goes west and y goes north.
+        In the image as it is, or turned.
 
     Raises
     ------
@@ -138,7 +140,7 @@ def locate(wcs, shape, survey, *, meta=None, position=None):
             f"{survey.pixel_scale} arcsec; got {place.scale:.4g} arcsec. Check the "
             "WCS and 'survey'."
         )
-    return place.upright(shape)
+    return place.upright(shape) if upright else place
 
 
 def within(x, y, shape):

@@ -73,7 +73,7 @@ class Layout:
         return bool(shift < _TOLERANCE)
 
 
-def lay_out(matched, survey, *, meta=None, position=None):
+def lay_out(matched, survey, *, meta=None, position=None, upright=True):
     """
     Find the galaxy in every band.
 
@@ -88,6 +88,8 @@ def lay_out(matched, survey, *, meta=None, position=None):
     position : `~astropy.coordinates.SkyCoord` or (float, float), optional
         Sky position, or 0-based pixel of the first band's image; its centre by
         default.
+    upright : bool
+        As for `~astro_disentangle.data.geometry.locate`.
 
     Returns
     -------
@@ -121,7 +123,9 @@ def lay_out(matched, survey, *, meta=None, position=None):
         for plane in matched.values()
     )
     if alike:
-        place = locate(first.wcs, shape, survey, meta=meta, position=position)
+        place = locate(
+            first.wcs, shape, survey, meta=meta, position=position, upright=upright
+        )
         bands = {index: (plane, place) for index, plane in matched.items()}
         return Layout(place, first.wcs, shape, bands)
     lone = next((plane for plane in matched.values() if plane.wcs is None), None)
@@ -135,7 +139,7 @@ def lay_out(matched, survey, *, meta=None, position=None):
         sky = position.icrs.ra.deg, position.icrs.dec.deg
     else:
         sky = locate(first.wcs, shape, survey, meta=meta, position=position).sky
-    bands = _reached(matched, survey, sky)
+    bands = _reached(matched, survey, sky, upright)
     if not bands:
         raise CutoutError(
             f"'position' must be in the image of a band; ({sky[0]:.5f}, {sky[1]:.5f}) "
@@ -148,19 +152,25 @@ def lay_out(matched, survey, *, meta=None, position=None):
     return Layout(where, plane.wcs, plane.data.shape, bands)
 
 
-def _reached(matched, survey, sky):
+def _reached(matched, survey, sky, upright):
     """The bands whose images hold a sky position, with its place in them."""
     bands, grids = {}, []
     for index, plane in matched.items():
         shape = plane.data.shape
-        for wcs, size, place in grids:
-            if size == shape and same_grid(wcs, plane.wcs, size):
-                break
+        known = [
+            place
+            for wcs, size, place in grids
+            if size == shape and same_grid(wcs, plane.wcs, size)
+        ]
+        if known:
+            place = known[0]
         else:
             x, y = (float(value) for value in pixel_of(plane.wcs, *sky))
             place = None
             if within(x, y, shape):
-                place = locate(plane.wcs, shape, survey, position=(x, y))
+                place = locate(
+                    plane.wcs, shape, survey, position=(x, y), upright=upright
+                )
             grids.append((plane.wcs, shape, place))
         if place is not None:
             bands[index] = (plane, place)

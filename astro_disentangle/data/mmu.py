@@ -7,8 +7,8 @@ one entry for each band. What a reader has to know, and what is done about it he
 - ``mask`` is True where a pixel is *good*; it is inverted;
 - bands are named after the camera, ``hsc-g`` (counts of zero point 27) and ``des-g``
   (nanomaggies of the Legacy Surveys), which tells the survey where nothing else does;
-- there is no WCS: one is made from ``ra``, ``dec`` and the pixel scale, north up, and the
-  row is flagged ``NO_WCS`` because nobody has said so;
+- there is no WCS: one is made from ``ra``, ``dec`` and the pixel scale, north up, and
+  the row is flagged ``NO_WCS`` because nobody has said so;
 - the object is one pixel off the middle of its stamp, at 78.5 of 0 to 159;
 - identifiers may be bytes, or the text of bytes; a FWHM of 0 is an unknown one.
 """
@@ -149,8 +149,8 @@ def _by_field(image):
         parts = []
     if not parts:
         raise CutoutError(
-            "an image of the Multimodal Universe must be a mapping of fields, or a list "
-            f"of them by band; got {type(image).__name__}."
+            "an image of the Multimodal Universe must be a mapping of fields, or a "
+            f"list of them by band; got {type(image).__name__}."
         )
     return {name: [part.get(name) for part in parts] for name in parts[0]}
 

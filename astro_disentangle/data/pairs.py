@@ -295,6 +295,87 @@ class PairedCutouts:
         )
 
     @classmethod
+    def from_images(
+        cls,
+        images_a,
+        images_b,
+        positions,
+        *,
+        surveys=None,
+        object_id=None,
+        groups=None,
+        radius=None,
+    ):
+        """
+        Pairs from the mosaics of two surveys and a catalogue.
+
+        Parameters
+        ----------
+        images_a, images_b : mapping of str to `~astropy.nddata.CCDData`, or cube
+            Mosaics of the two surveys, as `SurveyCutout.from_image` takes them.
+        positions : `~astropy.coordinates.SkyCoord`
+            Shape (N,), the galaxies.
+        surveys : tuple of str or `~astro_disentangle.Survey`, optional
+            Survey of ``images_a`` and of ``images_b``; ``meta["SURVEY"]`` by default.
+        object_id : sequence of str, optional
+            N names.
+        groups, radius
+            As for `from_nddata`.
+
+        Returns
+        -------
+        pairs : `PairedCutouts`
+            N pairs; a galaxy that one of the surveys does not reach is flagged
+            ``UNUSABLE``, and `Disentangler.fit` leaves it out.
+
+        Raises
+        ------
+        CutoutError
+            If a mosaic cannot be read, has no WCS, or is not on the pixel grid of its
+            survey, north up.
+        SurveyMismatchError
+            If mosaics and surveys do not fit together.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from astropy.coordinates import SkyCoord
+        >>> from astropy.nddata import CCDData
+        >>> from astro_disentangle import PairedCutouts
+        >>> from astro_disentangle.data.wcs import tangent_wcs
+        >>> sky = SkyCoord([150, 150.002], [2, 2], unit="deg")
+        >>> mosaics = []
+        >>> for size, scale in ((251, 0.168), (161, 0.262)):
+        ...     noise = np.random.default_rng(0).normal(size=(size, size))
+        ...     middle = size // 2
+        ...     matrix = np.eye(2) / scale
+        ...     wcs = tangent_wcs(sky[0], matrix, middle, middle, noise.shape)
+        ...     mosaics.append({"r": CCDData(noise, unit="nJy", wcs=wcs)})
+        >>> pairs = PairedCutouts.from_images(*mosaics, sky, surveys=("hsc", "legacy"))
+        >>> len(pairs), pairs.groups.tolist()
+        (2, [0, 0])
+        """
+        from astropy.coordinates import SkyCoord
+
+        from astro_disentangle.data.cutout import SurveyCutout
+
+        if not isinstance(positions, SkyCoord):
+            raise CutoutError(
+                "'positions' must be a SkyCoord: pixels are those of one survey; got "
+                f"{type(positions).__name__}."
+            )
+        names = (None, None) if surveys is None else tuple(surveys)
+        if len(names) != 2:
+            raise SurveyMismatchError(f"'surveys' must be two; got {surveys!r}.")
+        views = [
+            SurveyCutout.from_image(
+                images, positions.reshape(-1), survey=name, object_id=object_id
+            )
+            for images, name in zip((images_a, images_b), names, strict=True)
+        ]
+        return cls.from_nddata(*views, groups=groups, radius=radius)
+
+    @classmethod
     def from_folder(cls, path, *, surveys=("hsc", "legacy")):
         """
         Pairs from FITS files that `SurveyCutout.write` or `write` wrote.

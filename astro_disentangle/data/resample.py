@@ -26,7 +26,6 @@ import functools
 import math
 
 import torch
-from torch.nn import functional
 
 __all__ = ["grid_offsets", "resample"]
 

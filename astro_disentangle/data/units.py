@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 
 import astropy.units as u
-import numpy as np
 
 from astro_disentangle.quality import CutoutError
 from astro_disentangle.survey import AB_FLUX_NJY

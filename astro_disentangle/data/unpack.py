@@ -20,8 +20,8 @@ __all__ = ["Plane", "unpack"]
 
 _FORMS = (
     "a mapping of band to CCDData, an NDData cube (band, y, x) with meta['bands'], a "
-    "2-D CCDData with meta['BAND'], a SurveyCutout, a row of the Multimodal Universe, or "
-    "an object with flux and bands"
+    "2-D CCDData with meta['BAND'], a SurveyCutout, a row of the Multimodal Universe, "
+    "or an object with flux and bands"
 )
 #: Pixels on a side of the image of a PSF that is given as a model.
 _PSF_SIZE = 31

@@ -12,6 +12,7 @@ __all__ = [
     "same_grid",
     "sky_of",
     "tangent_wcs",
+    "windowed_wcs",
 ]
 
 #: A pixel and the middles of its sides.
@@ -322,3 +323,65 @@ def tangent_wcs(coord, matrix, x, y, shape):
     wcs.wcs.set()
     wcs.pixel_shape = (shape[1], shape[0])
     return wcs
+
+
+def windowed_wcs(wcs, corner, size):
+    """
+    The WCS of a window, which may begin outside of the image.
+
+    Parameters
+    ----------
+    wcs : WCS or None
+        2-D celestial.
+    corner : tuple of int
+        Pixel (x, y) of the image that is (0, 0) of the window.
+    size : int
+        Pixels on a side of the window.
+
+    Returns
+    -------
+    wcs : WCS or None
+        A new one.
+
+    Raises
+    ------
+    CutoutError
+        If a window of a WCS that is not astropy's begins outside of the image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.coordinates import SkyCoord
+    >>> from astro_disentangle.data.wcs import tangent_wcs, windowed_wcs
+    >>> sky = SkyCoord(150, 2, unit="deg")
+    >>> wcs = tangent_wcs(sky, np.eye(2) / 0.25, 15.5, 15.5, (32, 32))
+    >>> windowed_wcs(wcs, (-3, 5), 9).wcs.crpix.tolist()
+    [19.5, 11.5]
+    """
+    from astropy.wcs import WCS, Sip
+
+    if wcs is None:
+        return None
+    x, y = corner
+    if min(corner) >= 0 and hasattr(wcs, "slice"):
+        moved = wcs.slice((slice(y, y + size), slice(x, x + size)))
+    elif isinstance(wcs, WCS) and not _has_tables(wcs):
+        # A slice may not begin at a negative pixel.
+        moved = wcs.deepcopy()
+        moved.wcs.crpix = moved.wcs.crpix - corner
+        if wcs.sip is not None:
+            sip = wcs.sip
+            moved.sip = Sip(sip.a, sip.b, sip.ap, sip.bp, sip.crpix - corner)
+    else:
+        raise CutoutError(
+            "the window of a cut-out must begin inside of an image whose WCS is "
+            f"{type(wcs).__name__} with tables; got the pixel {corner}."
+        )
+    if isinstance(wcs, WCS):
+        moved.pixel_shape = (size, size)
+    return moved
+
+
+def _has_tables(wcs):
+    """Whether a WCS has distortions that are tables on its pixels."""
+    return any(part is not None for part in (wcs.cpdis1, wcs.cpdis2, wcs.det2im1))

@@ -17,7 +17,7 @@ from astro_disentangle.data.measure import measure_fwhm, measure_noise
 from astro_disentangle.data.units import lookup, nanojansky_per, sigma_of
 from astro_disentangle.quality import FLAGS, CutoutError
 
-__all__ = ["Windows", "psf_fwhm", "read_windows", "window_corner"]
+__all__ = ["Windows", "overlap", "psf_fwhm", "read_windows", "regrid", "window_corner"]
 
 #: Nothing in the sky is brighter: 1e15 nJy is AB magnitude -6 in one pixel.
 _BRIGHTEST = 1e15
@@ -156,11 +156,33 @@ class Windows:
     flags: int
 
 
-def _overlap(shape, corner, size):
-    """Slices (y, x) of a window and of the image of ``shape`` that it covers."""
+def overlap(shape, corner, size):
+    """
+    What a window covers of an image.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (ny, nx) of the image.
+    corner : tuple of int
+        Pixel (x, y) of the image that is (0, 0) of the window.
+    size : int
+        Pixels on a side of the window.
+
+    Returns
+    -------
+    window, image : tuple of slice
+        Slices (y, x) of the window and of the image.
+
+    Examples
+    --------
+    >>> from astro_disentangle.data.window import overlap
+    >>> overlap((9, 9), (-2, 3), 4)[1]
+    (slice(3, 7, None), slice(0, 2, None))
+    """
     window, image = [], []
     for start, length in zip(corner[::-1], shape, strict=True):
-        first, last = max(start, 0), max(min(start + size, length), max(start, 0))
+        first, last = max(start, 0), max(min(start + size, length), start, 0)
         image.append(slice(first, last))
         window.append(slice(first - start, last - start))
     return tuple(window), tuple(image)
@@ -180,7 +202,7 @@ def _load(entries, size, survey):
         if assumed:
             flags |= FLAGS.ASSUMED_UNIT
         turned = place.turn(plane.data)
-        window, image = _overlap(turned.shape, corner, size)
+        window, image = overlap(turned.shape, corner, size)
         pixels[row][window] = turned[image]
         good[row][window] = True
         if plane.uncertainty is not None:
@@ -193,7 +215,7 @@ def _load(entries, size, survey):
         good &= (errors > 0) & (errors < np.inf)
     for row, (_, plane, place, corner) in enumerate(entries):
         if plane.mask is not None:
-            window, image = _overlap(place.turn(plane.mask).shape, corner, size)
+            window, image = overlap(place.turn(plane.mask).shape, corner, size)
             good[row][window] &= place.turn(plane.mask)[image] == 0
     if not good.all():
         pixels[~good] = 0.0
@@ -252,7 +274,7 @@ def _median(values):
 def _around(plane, place, corner, size):
     """Pixels of a band, in its unit, and which of them are good, in a wide window."""
     data = place.turn(plane.data)
-    _, image = _overlap(data.shape, corner, size)
+    _, image = overlap(data.shape, corner, size)
     pixels = np.asarray(data[image], dtype=float)
     with np.errstate(all="ignore"):
         good = np.abs(pixels) < np.finfo(np.float32).max
@@ -263,10 +285,6 @@ def _around(plane, place, corner, size):
 
 def _regridded(index, plane, place, layout, size, survey):
     """One band on other pixels than those of the reference, brought to them."""
-    import torch
-
-    from astro_disentangle.data.resample import resample
-
     own = layout.place
     change = place.matrix @ np.linalg.inv(own.matrix)
     reach = np.abs(change).sum(1).max() * (size / 2 + 0.5)
@@ -276,19 +294,43 @@ def _regridded(index, plane, place, layout, size, survey):
     # The galaxy in the reference window, counted from the window's middle.
     middle = np.array([own.x, own.y]) - window_corner(own, size) - (size - 1) / 2
     centre = np.array([place.x, place.y]) - corner - change @ middle
-    affine = torch.from_numpy(np.column_stack([change, centre]))[None]
-    found = []
-    for known in (part.good, part.inside):
-        out, good = resample(
-            torch.from_numpy(part.pixels)[None],
-            torch.from_numpy(known)[None],
-            affine,
-            size=size,
-            scale=1.0,
-        )
-        found.append((out[0].numpy(), good[0].numpy()))
-    (pixels, good), (_, inside) = found
+    affine = np.column_stack([change, centre])
+    pixels, good = regrid(part.pixels, part.good, affine, size)
+    _, inside = regrid(part.pixels, part.inside, affine, size)
     return Windows(pixels, good, inside, part.noise, None, None, part.flags)
+
+
+def regrid(images, good, affine, size):
+    """
+    Images of one grid on another, with the flux per pixel that they have there.
+
+    Parameters
+    ----------
+    images, good : `~numpy.ndarray`
+        Shape (C, h, w), flux per pixel, and bool.
+    affine : `~numpy.ndarray`
+        Shape (2, 3), pixel (x, y) of the images at an offset (x, y) from the middle of
+        the new grid in its pixels.
+    size : int
+        Pixels on a side of the new grid.
+
+    Returns
+    -------
+    images, good : `~numpy.ndarray`
+        Shape (C, size, size).
+    """
+    import torch
+
+    from astro_disentangle.data.resample import resample
+
+    out, fine = resample(
+        torch.from_numpy(np.ascontiguousarray(images))[None],
+        torch.from_numpy(np.ascontiguousarray(good))[None],
+        torch.from_numpy(affine)[None],
+        size=size,
+        scale=1.0,
+    )
+    return out[0].numpy(), fine[0].numpy()
 
 
 def _read_psfs(widths, layout):
