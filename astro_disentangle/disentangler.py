@@ -22,7 +22,7 @@ from astro_disentangle.data.conditions import asked_conditions, check_bands
 from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.data.read import Cutouts, read_cutouts
 from astro_disentangle.data.stream import check_own_survey, each_cutout, is_one
-from astro_disentangle.data.write import to_cutout
+from astro_disentangle.data.write import to_cutout, view_on_wcs
 from astro_disentangle.estimator import Estimator
 from astro_disentangle.keys import seed_of, torch_generator
 from astro_disentangle.model.bank import Conditions, InstrumentBank
@@ -248,6 +248,7 @@ class Disentangler(Estimator):
         psf_fwhm=None,
         depth=None,
         bands=None,
+        wcs=None,
         n_samples=1,
         return_samples=False,
         n_steps=_STEPS,
@@ -276,6 +277,10 @@ class Disentangler(Estimator):
             5 sigma point source depth to paint, in mag or AB mag.
         bands : sequence of str, optional
             Bands of the result; all of the target survey by default.
+        wcs : `~astropy.wcs.WCS`, optional
+            Resample the result to the pixels of this image, whose size is
+            ``wcs.pixel_shape``; NaN and masked beyond the painted field. By default
+            the target survey's own pixels, north up, the galaxy in the middle.
         n_samples : int
             1 gives one realisation with its noise, and the target's noise as
             uncertainty; more give their mean and standard deviation.
@@ -295,13 +300,14 @@ class Disentangler(Estimator):
         -------
         views : `SurveyCutout` or list of them
             In the pixels, unit and bands of the target, north up and east to
-            the left, with WCS, PSF, uncertainty and provenance in ``meta``; or,
-            with ``return_samples``, `~astropy.units.Quantity` (S, C, N, N).
+            the left, or those of ``wcs``, with WCS, PSF, uncertainty and provenance in
+            ``meta``; or, with ``return_samples``, `~astropy.units.Quantity`
+            (S, C, N, N).
 
         Raises
         ------
         CutoutError
-            If a cut-out cannot be read.
+            If a cut-out cannot be read, or its galaxy is not in the image of ``wcs``.
         SurveyMismatchError
             If source or target is not a survey of the model.
         ValueError
@@ -340,6 +346,7 @@ class Disentangler(Estimator):
                         target,
                         chosen,
                         conditions,
+                        wcs,
                         return_samples,
                         {"NSTEPS": n_steps, "SEED": seed},
                     )
@@ -449,19 +456,24 @@ class Disentangler(Estimator):
         return pixels.masked_fill(unusable.cpu()[:, None, None, None, None], torch.nan)
 
     def _to_sky(
-        self, samples, read, row, target, bands, conditions, return_samples, meta
+        self, samples, read, row, target, bands, conditions, wcs, return_samples, meta
     ):
         """One row's samples (S, C, N, N) in nJy as a cut-out, or as a Quantity."""
         index = [target.bands.index(band) for band in bands]
         samples = samples[:, index].numpy().astype(np.float32)
-        unit = u.Unit(target.unit)
-        if return_samples:
-            return (samples / target.nanojansky).astype(np.float32) * unit
-        flags = int(read.batch.flags[row])
-        if len(samples) == 1:
-            spread = np.broadcast_to(
-                conditions.noise[index].numpy()[:, None, None], samples.shape[1:]
+        noise = conditions.noise[index].numpy()
+        psf_fwhm = conditions.psf_fwhm[index].numpy()
+        psf = None
+        if wcs is not None:
+            samples, noise, psf, meta["PIXSCALE"] = view_on_wcs(
+                samples, target, read.coord(row), wcs, noise=noise, psf_fwhm=psf_fwhm
             )
+        if return_samples:
+            return (samples / target.nanojansky).astype(np.float32) * u.Unit(
+                target.unit
+            )
+        if len(samples) == 1:
+            spread = np.broadcast_to(noise[:, None, None], samples.shape[1:])
         else:
             spread = samples.std(0, ddof=1)
         return to_cutout(
@@ -469,9 +481,11 @@ class Disentangler(Estimator):
             target,
             bands=bands,
             coord=read.coord(row),
+            wcs=None if wcs is None else wcs.deepcopy(),
             noise=spread,
-            psf_fwhm=conditions.psf_fwhm[index].numpy(),
-            flags=flags,
+            psf_fwhm=psf_fwhm,
+            psf=psf,
+            flags=int(read.batch.flags[row]),
             samples=samples if len(samples) > 1 else None,
             meta={
                 **self._provenance(),

@@ -6,7 +6,7 @@ import numpy as np
 from astropy.nddata import VarianceUncertainty
 from astropy.table import QTable
 
-from astro_disentangle.data.units import nanojansky_per
+from astro_disentangle.data.units import lookup, nanojansky_per
 from astro_disentangle.quality import CutoutError
 
 __all__ = ["aperture_flux"]
@@ -15,6 +15,11 @@ __all__ = ["aperture_flux"]
 def aperture_flux(cutout, aperture):
     """
     Flux in an aperture in every band; `SurveyCutout.aperture_flux` is this.
+
+    Errors are those of the spread of the samples, where there are any. Else they come
+    from the uncertainty, with the correlation of the survey's noise where the cut-out
+    is in the survey's own pixels and its uncertainty is that of the sky
+    (``meta["NOISEFAC"]`` is 1, as in all that this package paints).
 
     Parameters
     ----------
@@ -68,8 +73,12 @@ def aperture_flux(cutout, aperture):
         error = total(cutout.samples).std(0, ddof=1)
     elif cutout.uncertainty is not None:
         variance = cutout.uncertainty.represent_as(VarianceUncertainty).array
-        # As photutils has it: a share of a pixel has that share of variance.
-        error = np.sqrt(total(variance))
+        if _is_of_the_sky(cutout):
+            sigma = np.sqrt(np.where(good, variance, 0.0)).astype(float)
+            error = _correlated_error(sigma, weights, cutout.survey.noise_correlation)
+        else:
+            # As photutils has it: a share of a pixel has that share of variance.
+            error = np.sqrt(total(variance))
     factor, _ = nanojansky_per(cutout.unit, cutout.survey, cutout.meta)
     if aperture.isscalar:
         flux, error = flux[:, 0], error[:, 0]
@@ -78,3 +87,26 @@ def aperture_flux(cutout, aperture):
     table["flux"] = flux * factor * u.nJy
     table["flux_err"] = error * factor * u.nJy
     return table
+
+
+def _is_of_the_sky(cutout):
+    """Whether the uncertainty is the survey's own noise, whose correlation is known."""
+    scale = lookup(cutout.meta, "PIXSCALE")
+    native = scale is not None and abs(scale / cutout.survey.pixel_scale - 1) < 0.02
+    return lookup(cutout.meta, "NOISEFAC") == 1 and native
+
+
+def _correlated_error(sigma, weights, correlation):
+    """Error (C, P) of sums of pixels (C, ny, nx) with weights (P, ny, nx)."""
+    light = sigma[:, None] * weights
+
+    def along(count):
+        place = np.arange(count)
+        lags = np.zeros(count)
+        known = [1.0, *correlation][:count]
+        lags[: len(known)] = known
+        return lags[np.abs(place[:, None] - place)]
+
+    ny, nx = light.shape[-2:]
+    spread = along(ny) @ light @ along(nx)
+    return np.sqrt(np.clip((light * spread).sum((2, 3)), 0, None))

@@ -322,7 +322,8 @@ class SurveyCutout(NDDataRef):
 
         The errors are those of the spread of the samples, where the cut-out has
         them: pixel uncertainties of a posterior are correlated, and adding them
-        in quadrature is wrong. Else they come from the uncertainty.
+        in quadrature is wrong. Else they come from the uncertainty, with the
+        correlation of the survey's noise where that is known.
 
         Parameters
         ----------

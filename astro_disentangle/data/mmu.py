@@ -221,6 +221,15 @@ def _band(band, part, row, survey):
         mask = ~_array("mask", band, part["mask"], bool)
     if part.get("ivar") is not None:
         error = InverseVariance(_array("ivar", band, part["ivar"], np.float32))
+    for name, values in (
+        ("mask", mask),
+        ("ivar", None if error is None else error.array),
+    ):
+        if values is not None and values.shape != flux.shape:
+            raise CutoutError(
+                f"{name!r} of band {band!r} must have the shape of the flux, "
+                f"{flux.shape}; got {values.shape}."
+            )
     meta = {"BAND": band, "NORTH_UP": "assumed"}
     if unit == "adu":
         meta["MAGZERO"] = 27.0

@@ -20,10 +20,11 @@ from astro_disentangle.data.cutout import SurveyCutout
 from astro_disentangle.data.geometry import window_size
 from astro_disentangle.data.layout import lay_out
 from astro_disentangle.data.match import match_bands, survey_of
+from astro_disentangle.data.regrid import regrid, regrid_psf
 from astro_disentangle.data.units import lookup, nanojansky_per, sigma_of
 from astro_disentangle.data.unpack import unpack
 from astro_disentangle.data.wcs import tangent_wcs, windowed_wcs
-from astro_disentangle.data.window import overlap, regrid, window_corner
+from astro_disentangle.data.window import overlap, window_corner
 from astro_disentangle.quality import FLAGS, CutoutError, check_count
 
 __all__ = ["MosaicCutouts"]
@@ -256,13 +257,7 @@ class MosaicCutouts(Sequence):
             psf = np.asarray(plane.psf, dtype=float)
             change = where.matrix @ np.linalg.inv(layout.place.matrix)
             if np.abs(change - np.eye(2)).max() > 0.01:
-                centre = (np.array(psf.shape[::-1]) - 1) / 2
-                side = int(max(psf.shape) / np.abs(change).sum(1).max()) // 2 * 2 + 1
-                affine = np.column_stack([change, centre])
-                psf = regrid(psf[None], np.ones((1, *psf.shape), bool), affine, side)[
-                    0
-                ][0]
-                psf = psf / psf.sum()
+                psf = regrid_psf(psf, change)
             images.append(psf)
         known = [psf.shape for psf in images if psf is not None]
         if not known:

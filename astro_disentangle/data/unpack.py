@@ -158,7 +158,8 @@ def _psf(psf, what):
     if psf is None:
         return None
     if hasattr(psf, "evaluate") and getattr(psf, "n_inputs", 0) == 2:
-        centre = [float(getattr(psf, name, 0.0)) for name in ("x_0", "y_0")]
+        centre = [getattr(psf, name, None) for name in ("x_0", "y_0")]
+        centre = [0.0 if value is None else float(value.value) for value in centre]
         axis = np.arange(_PSF_SIZE) - (_PSF_SIZE - 1) / 2
         return np.asarray(psf(axis + centre[0], axis[:, None] + centre[1]), dtype=float)
     psf = np.asarray(psf)

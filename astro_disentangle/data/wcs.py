@@ -341,12 +341,8 @@ def windowed_wcs(wcs, corner, size):
     Returns
     -------
     wcs : WCS or None
-        A new one.
-
-    Raises
-    ------
-    CutoutError
-        If a window of a WCS that is not astropy's begins outside of the image.
+        A new one: the same, moved, or, where that cannot be had, the gnomonic one that
+        agrees with it in the middle of the window.
 
     Examples
     --------
@@ -358,6 +354,7 @@ def windowed_wcs(wcs, corner, size):
     >>> windowed_wcs(wcs, (-3, 5), 9).wcs.crpix.tolist()
     [19.5, 11.5]
     """
+    from astropy.coordinates import SkyCoord
     from astropy.wcs import WCS, Sip
 
     if wcs is None:
@@ -373,10 +370,11 @@ def windowed_wcs(wcs, corner, size):
             sip = wcs.sip
             moved.sip = Sip(sip.a, sip.b, sip.ap, sip.bp, sip.crpix - corner)
     else:
-        raise CutoutError(
-            "the window of a cut-out must begin inside of an image whose WCS is "
-            f"{type(wcs).__name__} with tables; got the pixel {corner}."
-        )
+        # What belongs to pixels that are not there cannot be moved with them.
+        middle = (size - 1) / 2
+        sky, matrix = directions(wcs, x + middle, y + middle)
+        sky = SkyCoord(*sky, unit="deg")
+        return tangent_wcs(sky, matrix, middle, middle, (size, size))
     if isinstance(wcs, WCS):
         moved.pixel_shape = (size, size)
     return moved

@@ -14,10 +14,11 @@ import numpy as np
 
 from astro_disentangle.data.geometry import window_size
 from astro_disentangle.data.measure import measure_fwhm, measure_noise
+from astro_disentangle.data.regrid import regrid
 from astro_disentangle.data.units import lookup, nanojansky_per, sigma_of
 from astro_disentangle.quality import FLAGS, CutoutError
 
-__all__ = ["Windows", "overlap", "psf_fwhm", "read_windows", "regrid", "window_corner"]
+__all__ = ["Windows", "overlap", "psf_fwhm", "read_windows", "window_corner"]
 
 #: Nothing in the sky is brighter: 1e15 nJy is AB magnitude -6 in one pixel.
 _BRIGHTEST = 1e15
@@ -298,39 +299,6 @@ def _regridded(index, plane, place, layout, size, survey):
     pixels, good = regrid(part.pixels, part.good, affine, size)
     _, inside = regrid(part.pixels, part.inside, affine, size)
     return Windows(pixels, good, inside, part.noise, None, None, part.flags)
-
-
-def regrid(images, good, affine, size):
-    """
-    Images of one grid on another, with the flux per pixel that they have there.
-
-    Parameters
-    ----------
-    images, good : `~numpy.ndarray`
-        Shape (C, h, w), flux per pixel, and bool.
-    affine : `~numpy.ndarray`
-        Shape (2, 3), pixel (x, y) of the images at an offset (x, y) from the middle of
-        the new grid in its pixels.
-    size : int
-        Pixels on a side of the new grid.
-
-    Returns
-    -------
-    images, good : `~numpy.ndarray`
-        Shape (C, size, size).
-    """
-    import torch
-
-    from astro_disentangle.data.resample import resample
-
-    out, fine = resample(
-        torch.from_numpy(np.ascontiguousarray(images))[None],
-        torch.from_numpy(np.ascontiguousarray(good))[None],
-        torch.from_numpy(affine)[None],
-        size=size,
-        scale=1.0,
-    )
-    return out[0].numpy(), fine[0].numpy()
 
 
 def _read_psfs(widths, layout):

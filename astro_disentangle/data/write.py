@@ -5,13 +5,15 @@ import numpy as np
 from astropy.nddata import StdDevUncertainty
 
 from astro_disentangle.data.cutout import SurveyCutout
+from astro_disentangle.data.geometry import locate
 from astro_disentangle.data.measure import render_psf
+from astro_disentangle.data.regrid import noise_gain, on_wcs, regrid_psf
 from astro_disentangle.data.units import nanojansky_per
-from astro_disentangle.data.wcs import tangent_wcs
-from astro_disentangle.quality import CutoutError
+from astro_disentangle.data.wcs import celestial, tangent_wcs
+from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.survey import get_survey
 
-__all__ = ["row_to_cutout", "to_cutout"]
+__all__ = ["row_to_cutout", "survey_psf", "to_cutout", "view_on_wcs"]
 
 
 def to_cutout(
@@ -23,6 +25,7 @@ def to_cutout(
     wcs=None,
     noise=None,
     psf_fwhm=None,
+    psf=None,
     good=None,
     unit=None,
     flags=0,
@@ -49,6 +52,8 @@ def to_cutout(
     psf_fwhm : array_like, optional
         Shape (C,), arcsec, NaN where unknown; PSF images are Moffat profiles
         of the survey's index.
+    psf : array_like, optional
+        Shape (C, h, w), PSF images to use as they are.
     good : array_like, optional
         Shape (C, N, N), bool. Pixels that are not finite are masked anyway.
     unit : `~astropy.units.Unit` or str, optional
@@ -106,11 +111,8 @@ def to_cutout(
         error = StdDevUncertainty(np.broadcast_to(noise, pixels.shape).copy())
         # It is the noise of the sky, and not what a coadd's map would claim.
         meta.setdefault("NOISEFAC", 1.0)
-    psf = None
-    if psf_fwhm is not None and np.isfinite(psf_fwhm).any():
-        psf = np.stack(
-            [render_psf(f, survey.psf_beta, survey.pixel_scale) for f in psf_fwhm]
-        )
+    if psf is None and psf_fwhm is not None and np.isfinite(psf_fwhm).any():
+        psf = survey_psf(survey, psf_fwhm)
     if samples is not None:
         samples = np.asarray(samples, dtype=np.float32) / np.float32(factor)
     return SurveyCutout(
@@ -126,6 +128,85 @@ def to_cutout(
         flags=flags,
         samples=samples,
     )
+
+
+def survey_psf(survey, psf_fwhm):
+    """
+    PSF images of a survey.
+
+    Parameters
+    ----------
+    survey : `~astro_disentangle.Survey`
+        The survey, whose pixels and Moffat index are used.
+    psf_fwhm : array_like
+        Shape (C,), arcsec.
+
+    Returns
+    -------
+    psf : `~numpy.ndarray`
+        Shape (C, h, w), float32; NaN where the FWHM is.
+    """
+    return np.stack(
+        [render_psf(f, survey.psf_beta, survey.pixel_scale) for f in psf_fwhm]
+    )
+
+
+def view_on_wcs(samples, survey, sky, wcs, *, noise, psf_fwhm):
+    """
+    A painted stamp in the pixels of an image of the user's.
+
+    Parameters
+    ----------
+    samples : `~numpy.ndarray`
+        Shape (S, C, N, N), nJy per native pixel, the galaxy in the middle.
+    survey : `~astro_disentangle.Survey`
+        The survey.
+    sky : `~astropy.coordinates.SkyCoord` or None
+        Position of the galaxy.
+    wcs : `~astropy.wcs.WCS`
+        2-D celestial, with ``pixel_shape``.
+    noise, psf_fwhm : `~numpy.ndarray`
+        Shape (C,), nJy per native pixel and arcsec.
+
+    Returns
+    -------
+    samples : `~numpy.ndarray`
+        Shape (S, C, ny, nx), nJy per pixel; NaN beyond the stamp.
+    noise : `~numpy.ndarray`
+        Shape (C,), nJy.
+    psf : `~numpy.ndarray`
+        Shape (C, h, w).
+    scale : float
+        Pixel scale in arcsec.
+
+    Raises
+    ------
+    CutoutError
+        If the galaxy has no position, or one outside of the image, or ``wcs`` does not
+        say how large the image is.
+    """
+    wcs = celestial(wcs)
+    size = None if wcs is None else getattr(wcs, "pixel_shape", None)
+    if size is None or len(size) != 2 or None in size:
+        raise CutoutError(
+            "'wcs' must be a 2-D celestial WCS that knows the size of its image; set "
+            "wcs.pixel_shape = (nx, ny)."
+        )
+    if sky is None:
+        raise CutoutError(
+            "'wcs' needs the sky position of the galaxy, and the cut-out has no WCS."
+        )
+    shape = (int(size[1]), int(size[0]))
+    try:
+        place = locate(wcs, shape, survey, position=sky, upright=False)
+    except SurveyMismatchError as error:
+        raise CutoutError(f"'wcs' does not suit {survey.name}: {error}") from error
+    samples, matrix = on_wcs(samples, place, shape, survey.pixel_scale)
+    noise = noise * noise_gain(matrix, survey.noise_correlation)
+    psf = np.stack(
+        [regrid_psf(image, matrix) for image in survey_psf(survey, psf_fwhm)]
+    )
+    return samples, noise, psf.astype(np.float32), place.scale
 
 
 def row_to_cutout(batch, row, *, coord=None, meta=None):
