@@ -9,10 +9,15 @@ import astropy.units as u
 import numpy as np
 import pytest
 import torch
+from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.wcs import WCS
 from conftest import TINY
-from photutils.aperture import CircularAperture, aperture_photometry
+from photutils.aperture import (
+    CircularAperture,
+    SkyCircularAperture,
+    aperture_photometry,
+)
 
 from astro_disentangle import (
     FLAGS,
@@ -27,6 +32,8 @@ from astro_disentangle import (
     simulate_pairs,
 )
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
+from astro_disentangle.data.measure import measure_fwhm
+from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.samples import load_sample, sample_names
 from astro_disentangle.training.source import PairsSource
 
@@ -241,10 +248,80 @@ def test_depth_by_number_is_painted_and_claimed(
     assert painted == pytest.approx(1.0, abs=0.3)
 
 
+@pytest.fixture(scope="module")
+def on_sky():
+    """Two pairs with places on the sky."""
+    pairs = simulate_pairs(2, random_state=3)
+    sky = SkyCoord([150, 150.01], [2, 2], unit="deg")
+    return PairedCutouts({s: pairs.batch(s) for s in pairs.surveys}, coords=sky)
+
+
+@pytest.mark.parametrize(("angle", "parity", "scale"), [(25, -1, 0.2), (0, 1, 0.4)])
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_any_wcs(model, on_sky, angle, parity, scale, n_samples):
+    """The same view in the pixels of another image: place, flux, noise and PSF."""
+    a, sky = np.deg2rad(angle), on_sky.coords[0]
+    turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    matrix = turn @ np.diag([parity, 1]) / scale
+    wcs = tangent_wcs(sky, matrix, 60.3, 41.1, (90, 130))
+    before = wcs.to_header_string()
+    options = {"survey": "legacy", "n_steps": STEPS, "n_samples": n_samples}
+    galaxy = on_sky.cutouts("hsc")[0]
+    view = model.translate(galaxy, wcs=wcs, **options)
+    native = model.translate(galaxy, **options)
+    assert view.shape == (4, 90, 130) and wcs.to_header_string() == before
+    x, y = view.wcs.world_to_pixel(sky)
+    assert np.hypot(x - 60.3, y - 41.1) < 1e-6
+    good = ~view.mask
+    assert np.isfinite(view.data[good]).all() and np.isnan(view.data[~good]).all()
+    field = good[0].sum() * scale**2
+    assert field == pytest.approx(native.survey.field**2, rel=0.03)
+    aperture = SkyCircularAperture(sky, 2.5 * u.arcsec)
+    here, there = view.aperture_flux(aperture), native.aperture_flux(aperture)
+    assert u.allclose(here["flux"], there["flux"], rtol=0.02)
+    if n_samples == 3:
+        assert u.allclose(here["flux_err"], there["flux_err"], rtol=0.1)
+        assert view.samples.shape == (3, 4, 90, 130)
+    width = measure_fwhm(view.psf, scale), measure_fwhm(native.psf, 0.262)
+    # A pixel of half an arcsec is part of what is seen of the PSF.
+    assert np.allclose(*width, rtol=0.02 if scale < 0.4 else 0.08)
+    assert view.meta["PIXSCALE"] == pytest.approx(scale)
+
+
+def test_noise_of_another_wcs(model, on_sky):
+    """Painted noise, resampled, scatters as its uncertainty says."""
+    sky = on_sky.coords[0]
+    wcs = tangent_wcs(sky, np.eye(2) / 0.4, 30, 30, (61, 61))
+    options = {"survey": "legacy", "n_steps": STEPS, "bands": ["r"]}
+    galaxy = on_sky.cutouts("hsc")[0]
+    claimed = model.translate(galaxy, wcs=wcs, **options).uncertainty.array[0, 0, 0]
+    native = model.translate(galaxy, **options).uncertainty.array[0, 0, 0]
+    draws = [
+        model.translate(galaxy, wcs=w, n_samples=40, return_samples=True, **options)
+        for w in (wcs, None)
+    ]
+    stacks = [draw.value[:, 0] for draw in draws]
+    seen = [stack[:, np.isfinite(stack).all(0)] for stack in stacks]
+    painted = [np.median(stack.std(0)) for stack in seen]
+    assert painted[0] / painted[1] == pytest.approx(claimed / native, rel=0.1)
+
+
+def test_wcs_refusals(model, on_sky, galaxies):
+    galaxy, sky = on_sky.cutouts("hsc")[0], on_sky.coords[0]
+    wcs = tangent_wcs(sky, np.eye(2) / 0.2, 20, 20, (40, 40))
+    options = {"survey": "legacy", "n_steps": 1}
+    with pytest.raises(CutoutError, match="sky position"):
+        model.translate(galaxies["hsc"][0], source="hsc", wcs=wcs, **options)
+    away = tangent_wcs(sky, np.eye(2) / 0.2, -20, 20, (40, 40))
+    with pytest.raises(CutoutError, match="in the image"):
+        model.translate(galaxy, wcs=away, **options)
+    wcs.pixel_shape = None
+    with pytest.raises(CutoutError, match="pixel_shape"):
+        model.translate(galaxy, wcs=wcs, **options)
+
+
 def test_psf_by_number(model, galaxies):
     """A star-like profile is out of reach here: the PSF image and the pixels change."""
-    from astro_disentangle.data.measure import measure_fwhm
-
     options = {"survey": "legacy", "source": "hsc", "n_steps": 4}
     sharp, soft = (
         model.translate(galaxies["hsc"][0], psf_fwhm=fwhm * u.arcsec, **options)

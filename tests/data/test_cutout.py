@@ -28,6 +28,8 @@ from astro_disentangle import (
 )
 from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.data.write import to_cutout
+from astro_disentangle.keys import torch_generator
+from astro_disentangle.simulation.noise import correlated_noise
 
 SKY = SkyCoord(150.1, 2.2, unit="deg")
 
@@ -186,6 +188,35 @@ def test_aperture_flux_from_samples():
     sky = SkyCircularAperture(SKY, 3 * 0.262 * u.arcsec)
     found = cutout.aperture_flux(sky)["flux"]
     assert np.allclose(found, table["flux"][:, 0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["hsc", "legacy", "legacy-north"])
+def test_aperture_errors_know_the_correlation_of_the_noise(name):
+    """Sums of correlated noise scatter as they say, and not as white noise would."""
+    survey = get_survey(name)
+    generator = torch_generator(1, "test")
+    shape = (600, 1, 24, 24)
+    noise = correlated_noise(survey, shape, generator).numpy()
+    apertures = CircularAperture([(11.5, 11.5), (8, 13.2)], 4)
+    sums = []
+    for image in noise:
+        cutout = SurveyCutout(
+            image,
+            survey=survey,
+            bands=survey.bands[:1],
+            unit="nJy",
+            uncertainty=StdDevUncertainty(np.ones(image.shape)),
+            meta={"NOISEFAC": 1.0, "PIXSCALE": survey.pixel_scale},
+        )
+        table = cutout.aperture_flux(apertures)
+        sums.append(table["flux"][0].value)
+    claimed = table["flux_err"][0].value
+    assert np.std(sums, 0) == pytest.approx(claimed, rel=0.08)
+    del cutout.meta["NOISEFAC"]
+    white = cutout.aperture_flux(apertures)["flux_err"][0].value
+    assert white == pytest.approx(np.sqrt(np.pi) * 4, rel=1e-3)
+    if name == "legacy-north":
+        assert (claimed > 1.5 * white).all()
 
 
 @pytest.mark.parametrize(
