@@ -10,6 +10,7 @@ counts the bands from 1; ``SAMPLES`` holds the samples.
 import math
 import numbers
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -22,7 +23,11 @@ from astro_disentangle.survey import SURVEYS, Survey, get_survey
 __all__ = ["read_cutout", "write_cutout"]
 
 _OWN = ("SURVEY", "SURVDEF", "BANDS", "FLAGS", "FORMAT")
-_STRUCTURE = ("SIMPLE", "BITPIX", "NAXIS", "EXTEND", "COMMENT", "HISTORY", "")
+#: Keywords that say how a file is made, of this one or of that which was read.
+_STRUCTURE = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|Z?NAXIS\d*|EXTEND|[PG]COUNT|GROUPS|BSCALE|BZERO|BLANK|"
+    r"BUNIT|EXTNAME|EXTVER|EXTLEVEL|Z?CHECKSUM|Z?DATASUM|ZIMAGE|COMMENT|HISTORY|"
+)
 _FORMAT = "astro_disentangle cutout 1"
 _UNCERTAINTIES = {
     "std": "StdDevUncertainty",
@@ -82,7 +87,7 @@ def _primary(cutout, fits):
     header["BANDS"] = ",".join(cutout.bands)
     header["FLAGS"] = cutout.flags
     for key, value in cutout.meta.items():
-        if str(key).upper() in (*_OWN, *_STRUCTURE):
+        if not _is_told(str(key)):
             continue
         if isinstance(value, np.generic):
             value = value.item()
@@ -217,14 +222,16 @@ def _cutout(hdus, path):
         uncertainty=error,
         mask=None if mask is None else mask.astype(bool),
         wcs=wcs,
-        meta={
-            key: value
-            for key, value in header.items()
-            if key not in (*_OWN, *_STRUCTURE)
-        },
+        meta={key: value for key, value in header.items() if _is_told(key)},
         flags=header.get("FLAGS", 0),
         samples=samples,
     )
+
+
+def _is_told(key):
+    """Whether a keyword is passed on with ``meta``."""
+    key = key.upper()
+    return key not in _OWN and not _STRUCTURE.fullmatch(key)
 
 
 def _native(array):

@@ -267,9 +267,10 @@ def _noise(entry, good, errors, factor, size, survey):
 
 
 def _median(values):
-    """Upper median, without the care that `numpy.median` takes of axes and NaN."""
+    """Median, without the care that `numpy.median` takes of axes and NaN."""
     values = values.ravel()
-    return float(np.partition(values, values.size // 2)[values.size // 2])
+    middle = [(values.size - 1) // 2, values.size // 2]
+    return float(np.partition(values, middle)[middle].mean())
 
 
 def _around(plane, place, corner, size):
