@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from astro_disentangle.quality import SurveyMismatchError
 
-__all__ = ["SURVEYS", "Survey", "get_survey"]
+__all__ = ["SURVEYS", "Survey", "get_survey", "survey_table"]
 
 #: Flux in nJy of a source of AB magnitude 0 (definition of the AB system).
 AB_FLUX_NJY = 10.0 ** (-0.4 * 48.6) * 1e32
@@ -468,3 +468,39 @@ def get_survey(survey):
         raise SurveyMismatchError(
             f"'survey' must be one of {sorted(SURVEYS)} or a Survey; got {survey!r}."
         ) from None
+
+
+def survey_table():
+    """
+    The described surveys as reStructuredText, for the documentation.
+
+    Returns
+    -------
+    text : str
+        A list-table with bands, pixel scale, unit, FWHM and depth.
+
+    Examples
+    --------
+    >>> from astro_disentangle.survey import survey_table
+    >>> "legacy-north" in survey_table()
+    True
+    """
+    rows = [
+        ("name", "bands", "pixel", "unit", "zero point", "FWHM", "5 sigma depth"),
+        *(
+            (
+                f"``{survey.name}``",
+                " ".join(survey.bands),
+                f'{survey.pixel_scale}"',
+                survey.unit,
+                f"{survey.zero_point}",
+                " ".join(f"{value:.2f}" for value in survey.psf_fwhm),
+                " ".join(f"{value:.1f}" for value in survey.depth),
+            )
+            for survey in SURVEYS.values()
+        ),
+    ]
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        lines += [f"   {'*' if not i else ' '} - {cell}" for i, cell in enumerate(row)]
+    return "\n".join(lines) + "\n"

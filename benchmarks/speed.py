@@ -2,16 +2,26 @@
 """Time of one galaxy through the package, as ratios to a ResNet-18 forward pass.
 
 ``python benchmarks/speed.py`` prints a table; all rows are of one run, on one
-thread, in float32, with batches of 32 simulated HSC cut-outs.
+thread, in float32, with batches of 32 simulated HSC cut-outs of five bands. Each band
+is a CCDData with a WCS of its own, PSF, mask and uncertainty.
 """
 
 import time
 
+import numpy as np
 import torch
+from astropy.coordinates import SkyCoord
+from astropy.nddata import CCDData
 from torch import nn
 
-from astro_disentangle import Disentangler, simulate_pairs
+from astro_disentangle import (
+    Disentangler,
+    PairedCutouts,
+    SurveyCutout,
+    simulate_pairs,
+)
 from astro_disentangle.data.read import read_cutouts
+from astro_disentangle.data.wcs import tangent_wcs
 
 BATCH = 32
 
@@ -66,17 +76,37 @@ def main():
     model = Disentangler.load()
     network = model.network_
     pairs = simulate_pairs(BATCH, random_state=1)
+    sky = SkyCoord(150 + np.arange(BATCH) / 100, np.full(BATCH, 2.0), unit="deg")
+    pairs = PairedCutouts({s: pairs.batch(s) for s in pairs.surveys}, coords=sky)
     cutouts = list(pairs.cutouts("hsc"))
     mappings = [dict(cutout.items()) for cutout in cutouts]
+    for mapping in mappings:
+        for image in mapping.values():
+            image.wcs = image.wcs.deepcopy()
+    bare = [{b: CCDData(i.data, unit=i.unit) for b, i in m.items()} for m in mappings]
+    mosaic = {
+        band: CCDData(
+            np.random.default_rng(0).normal(size=(2000, 2000)).astype("f4"),
+            unit="adu",
+            wcs=tangent_wcs(sky[0], np.eye(2) / 0.168, 999.5, 999.5, (2000, 2000)),
+        )
+        for band in "grizy"
+    }
+    places = np.random.default_rng(1).uniform(100, 1900, (BATCH, 2))
     batch = pairs.batch("hsc")
     view = network.view(batch)
     peer = resnet18(5)
     rows = {
         "ResNet-18 forward, 48 x 48 x 5": lambda: peer(view.x),
         "CCDData to tensors": lambda: read_cutouts(mappings, survey="hsc"),
+        "the same, noise unknown, no PSF": lambda: read_cutouts(bare, survey="hsc"),
+        "cut from a mosaic": lambda: list(
+            SurveyCutout.from_image(mosaic, places, survey="hsc")
+        ),
         "resampling and stretch": lambda: network.view(batch),
         "physics encoder": lambda: network.physics(view),
         "instrument encoder": lambda: network.instrument.members(view),
+        "network: grid and both encoders": lambda: model._encode(network, batch),  # noqa: SLF001
         "transform": lambda: model.transform(mappings, survey="hsc"),
         "translate, 2 evaluations": lambda: model.translate(
             mappings, survey="legacy", source="hsc", n_steps=1

@@ -9,6 +9,7 @@ from sphinx_astropy.conf.v3 import *  # noqa: F403
 from sphinx_astropy.conf.v3 import exclude_patterns, extensions, intersphinx_mapping
 
 from astro_disentangle.quality import flag_table
+from astro_disentangle.survey import survey_table
 
 project = "astro_disentangle"
 author = "the astro_disentangle developers"
@@ -31,8 +32,9 @@ html_theme_options = {"logo": {"text": project}}
 numpydoc_xref_param_type = False
 nitpicky = True
 
-# The table of flags is written by the registry itself.
-(Path(__file__).parent / "flags.inc").write_text(flag_table(), encoding="utf-8")
+# The tables of flags and of surveys are written by the registries themselves.
+for name, table in (("flags", flag_table()), ("surveys", survey_table())):
+    (Path(__file__).parent / f"{name}.inc").write_text(table, encoding="utf-8")
 
 # Without a network nothing of other projects can be resolved: set this variable to
 # check these pages alone.
