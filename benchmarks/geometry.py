@@ -59,7 +59,7 @@ def grid(ra, dec, angle=0, parity=1, *, size=SIZE, scale=SCALE, sip=0.0):
     return wcs
 
 
-def areas(wcs):
+def areas(wcs, scale):
     """Area of every pixel of a WCS in square arcsec, (ny, nx)."""
     nx, ny = wcs.pixel_shape
     y, x = np.indices((ny, nx)).astype(float)
@@ -68,7 +68,7 @@ def areas(wcs):
         - np.array(wcs.wcs_world2pix(*wcs.all_pix2world(x - dx, y - dy, 0), 0))
         for dx, dy in ((0.5, 0), (0, 0.5))
     )
-    return SCALE**2 * np.abs(u[0] * v[1] - u[1] * v[0])
+    return scale**2 * np.abs(u[0] * v[1] - u[1] * v[0])
 
 
 def brightest(image):
@@ -109,7 +109,7 @@ ORIENTATIONS = {
     "as it is": None,
     "turned by 33 degrees": {"angle": 33},
     "mirrored": {"parity": -1},
-    "mirrored, turned, distorted": {"angle": -140, "parity": -1, "sip": 4e-4},
+    "mirrored, turned, distorted": {"angle": -140, "parity": -1, "sip": 4e-5},
 }
 
 
@@ -117,12 +117,9 @@ def draw(folder, path):
     """A real galaxy in images of any orientation, and as the encoders see it."""
     from matplotlib.figure import Figure
 
-    data = CCDData.read(folder / "hsc_field" / "i.fits")
+    data = CCDData.read(folder / "legacy_decals_galaxy" / "r.fits")
     image, wcs = np.asarray(data.data, float), data.wcs.celestial
-    table = Table.read(folder / "hsc_field" / "catalog.ecsv")
-    table = table[np.asarray(table["edge_arcsec"], float) > 14]
-    table.sort("mag")
-    sky = wcs.pixel_to_world(table["x"][0], table["y"][0])
+    sky = wcs.pixel_to_world(*brightest(image))
     figure = Figure(figsize=(8, 2.75 * len(ORIENTATIONS)), layout="constrained")
     axes = figure.subplots(len(ORIENTATIONS), 3)
     reference = None
@@ -131,20 +128,20 @@ def draw(folder, path):
         if options is None:
             given, where = image, wcs
         else:
-            where = grid(sky.ra.deg, sky.dec.deg, size=121, **options)
+            where = grid(sky.ra.deg, sky.dec.deg, size=121, scale=0.262, **options)
             given, _ = reproject_interp(
                 (image, wcs), where, shape_out=(121, 121), order="bicubic"
             )
             # A distorted image has pixels of unlike areas, and so of unlike fluxes.
-            given = given * areas(where) / SCALE**2
-        cutout = CCDData(given, unit="adu", wcs=where, meta={"MAGZERO": 27.0})
-        read = read_cutouts({"i": cutout}, survey="hsc", position=sky)
+            given = given * areas(where, 0.262) / 0.262**2
+        cutout = CCDData(given, unit="nmgy", wcs=where)
+        read = read_cutouts({"r": cutout}, survey="legacy", position=sky)
         pixels, good = read.batch.view()
-        seen = np.where(good[0, 2], pixels[0, 2], np.nan)
+        seen = np.where(good[0, 1], pixels[0, 1], np.nan)
         reference = seen if reference is None else reference
         peak = np.nanmax(reference)
         x, y = (round(float(v)) for v in where.world_to_pixel(sky))
-        window = given[y - 30 : y + 31, x - 30 : x + 31]
+        window = given[y - 20 : y + 21, x - 20 : x + 21]
         apart = (seen - reference) / peak
         rows.append((name, np.nanmax(np.abs(apart[8:-8, 8:-8]))))
         pictures = (window, seen, apart)
@@ -165,7 +162,7 @@ def draw(folder, path):
                 bar = figure.colorbar(drawn, ax=axis)
                 bar.set_label("difference / peak", fontsize=7)
                 bar.ax.tick_params(labelsize=6)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
     return rows
 
 
