@@ -309,7 +309,7 @@ def _read_files(paths, band):
         check_fits(path)
         try:
             image = _read_image(path)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # damaged files raise many types
             if isinstance(error, CutoutError):
                 raise
             raise CutoutError(f"cannot read '{path}' as FITS: {error}") from error

@@ -543,7 +543,7 @@ class Disentangler(Estimator):
         if isinstance(donors, Cutouts):
             reads = [donors]
         else:
-            donors = [donors] if is_one(donors) else list(donors)
+            donors = [donor for donor, _ in each_cutout(donors, None)]
             check_own_survey(name, donors, survey)
             reads = list(self._read(donors, survey, None, batch_size, progress=False))
         return self._observed(name, [read.batch for read in reads])
@@ -555,7 +555,7 @@ class Disentangler(Estimator):
         usable = [b[(b.flags & FLAGS.UNUSABLE) == 0] for b in batches]
         usable = [b for b in usable if len(b)]
         if not usable:
-            raise ValueError(f"none of the cut-outs of {name!r} is usable.")
+            raise CutoutError(f"none of the cut-outs of {name!r} is usable.")
         members = torch.cat(
             [network.instrument.members(network.view(b.to(device))) for b in usable]
         )

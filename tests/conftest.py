@@ -12,6 +12,21 @@ from astro_disentangle.model.network import Network, NetworkConfig
 
 torch.set_num_threads(1)
 
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--run-nightly", action="store_true", help="run the tests marked nightly too"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--run-nightly"):
+        return
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.skip(reason="needs --run-nightly"))
+
+
 TINY = {
     "physics_size": 16,
     "instrument_size": 8,

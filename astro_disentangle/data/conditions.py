@@ -41,7 +41,10 @@ def check_bands(bands, survey):
     """
     if bands is None:
         return survey.bands
-    bands = tuple(bands)
+    try:
+        bands = tuple(bands)
+    except TypeError:
+        bands = (bands,)
     unknown = [band for band in bands if band not in survey.bands]
     if unknown or not bands:
         raise SurveyMismatchError(

@@ -172,7 +172,7 @@ def _pixel(wcs, shape, meta, position):
     else:
         try:
             x, y = (float(value) for value in position)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise CutoutError(
                 f"'position' must be a SkyCoord or a pixel (x, y); got {position!r}."
             ) from None

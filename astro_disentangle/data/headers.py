@@ -6,14 +6,17 @@ memory there is: the sizes that the headers claim must be in the file.
 """
 
 import gzip
+import math
+import re
 import zlib
 from pathlib import Path
 
-from astro_disentangle.quality import CutoutError
+from astro_disentangle.quality import CutoutError, DisentangleError
 
 __all__ = ["check_fits"]
 
 _BLOCK = 2880
+_WCS_NUMBER = re.compile(r"(CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC)[12]_[12]")
 _MAX_BLOCKS = 64
 _MAX_AXIS = 65536
 _MAX_HDUS = 1000
@@ -46,6 +49,15 @@ def check_fits(path):
     astro_disentangle.quality.CutoutError: there is no file 'no such file.fits'.
     """
     path = Path(path)
+    try:
+        _check(path)
+    except OSError as error:
+        if isinstance(error, DisentangleError):
+            raise
+        raise CutoutError(f"cannot read '{path}': {error.strerror}") from error
+
+
+def _check(path):
     if not path.exists():
         raise CutoutError(f"there is no file '{path}'.")
     if not path.is_file():
@@ -120,6 +132,24 @@ def _cards(stream, number, path):
     )
 
 
+def _is_finite(text):
+    try:
+        return math.isfinite(float(text.replace(b"D", b"E")))
+    except ValueError:
+        return False
+
+
+def _check_wcs(cards, number, path):
+    """Refuse what wcslib silently takes as zero."""
+    for name, text in cards.items():
+        if _WCS_NUMBER.fullmatch(name) and not _is_finite(text):
+            shown = text.decode("ascii", "replace")
+            raise CutoutError(
+                f"'{path}': {name} of HDU {number} must be a number; got {shown}. The "
+                "WCS would be read as if it were zero."
+            )
+
+
 def _data_size(cards, number, path):
     if not cards:
         return 0
@@ -142,6 +172,7 @@ def _data_size(cards, number, path):
             )
         return value
 
+    _check_wcs(cards, number, path)
     bits = whole("BITPIX", -64, 64)
     if bits not in (8, 16, 32, 64, -32, -64):
         raise CutoutError(f"'{path}': BITPIX of HDU {number} is no FITS type: {bits}.")

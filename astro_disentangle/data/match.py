@@ -60,7 +60,8 @@ def survey_of(planes, survey=None):
     for plane in planes:
         name = lookup(plane.meta, "SURVEY")
         if name is not None:
-            said[name.strip().lower() if isinstance(name, str) else name] = plane.band
+            name = name.strip().lower() if isinstance(name, str) else get_survey(name)
+            said[name] = plane.band
     if len(said) > 1:
         raise SurveyMismatchError(
             "the bands of a cut-out must be of one survey; got "

@@ -14,6 +14,8 @@ _NODES = (-0.5 / 3**0.5, 0.5 / 3**0.5)
 #: Moffat indices that are tried, and the FWHM in px below which the fit is not linear.
 _INDICES = np.array([1.2, 1.5, 1.8, 2.1, 2.5, 3.0, 3.6, 4.5, 6.0, 9.0, 15.0, 30.0])
 _NARROW = 3.0
+#: More of a PSF image than this about its peak is not looked at, in px.
+_WIDEST_PSF = 255
 #: The source is large where the ring's median is above this many sigma of a
 #: pixel and, spread over the field, has this share of the flux. Real galaxies of
 #: half-light radius 1.6 arcsec have 0.14, stars of magnitude 16 have 0.07.
@@ -175,6 +177,17 @@ def measure_fwhm(psf, pixel_scale):
     return fwhm.reshape(psf.shape[:-2])[()]
 
 
+def around_peak(image):
+    """The part of a large image (h, w) about its brightest pixel."""
+    ny, nx = image.shape
+    if max(ny, nx) <= _WIDEST_PSF:
+        return image
+    y, x = divmod(int(image.argmax()), nx)
+    y = min(max(y - _WIDEST_PSF // 2, 0), max(ny - _WIDEST_PSF, 0))
+    x = min(max(x - _WIDEST_PSF // 2, 0), max(nx - _WIDEST_PSF, 0))
+    return image[y : y + _WIDEST_PSF, x : x + _WIDEST_PSF]
+
+
 def _linear_fwhm(images, width):
     """FWHM in px of images (N, h, w) of peak 1, about ``width`` (N,) wide."""
     count, _, columns = images.shape
@@ -295,7 +308,8 @@ def source_flags(pixels, good, noise, place):
     square = ((np.arange(ny) - y)[:, None] ** 2 + (np.arange(nx) - x) ** 2) * scale**2
     if _is_blank(pixels, good, noise, square <= 0.75**2):
         return FLAGS.BLANK
-    weight = noise**-2.0
+    # The square of a small number is beyond float32.
+    weight = noise.astype(float) ** -2.0
     stack = np.tensordot(weight, pixels, 1) / weight.sum()
     every = good.all(0)
     ring = stack[every & (square > 3.2**2) & (square < 4.0**2)]

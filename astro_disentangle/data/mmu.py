@@ -157,7 +157,7 @@ def _by_field(image):
 
 def _text(value):
     """A string of what may be bytes, or the text of bytes."""
-    text = value.decode() if isinstance(value, bytes) else str(value)
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     quoted = re.fullmatch(r"b(['\"])(.*)\1", text)
     return quoted.group(2) if quoted else text.strip()
 

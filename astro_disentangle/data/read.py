@@ -233,7 +233,8 @@ def _identity(meta, pixels, good):
     ).digest()
     number = int.from_bytes(digest, "little") >> 1
     name = lookup(meta, "OBJECT_ID", "OBJECT")
-    name = name.decode() if isinstance(name, bytes) else str(name or "").strip()
+    name = name.decode(errors="replace") if isinstance(name, bytes) else name
+    name = "" if name is None else str(name).strip()
     return number, name or f"{number:016x}"
 
 

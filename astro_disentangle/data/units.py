@@ -133,10 +133,10 @@ def _not_a_flux(unit):
 
 def _zero_point(meta, band):
     value = lookup(meta, "MAGZERO")
-    if isinstance(value, Mapping):
-        value = lookup(value, band)
     if value is None:
         return None
+    if isinstance(value, Mapping):
+        value = lookup(value, band)
     try:
         value = float(getattr(value, "value", value))
     except (TypeError, ValueError):

@@ -4,7 +4,7 @@
 Nothing is copied here and no pixel is read: large images on disk stay there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,11 +121,13 @@ def _split(bands, count):
     if isinstance(bands, str):
         parts = bands.replace(",", " ").split()
         bands = list(bands) if len(parts) != count and len(bands) == count else parts
-    if bands is None or len(bands) != count:
+    elif isinstance(bands, Iterable):
+        bands = list(bands)
+    if not isinstance(bands, list) or len(bands) != count:
         raise CutoutError(
             f"meta['bands'] must name the {count} bands of the cube; got {bands!r}."
         )
-    return list(bands)
+    return bands
 
 
 def _image(band, image):
@@ -195,7 +197,10 @@ def _cube(cutout, bands):
     if psf is not None:
         if hasattr(psf, "evaluate"):
             psf = _psf(psf, "the cube")
-        psf = np.asarray(psf)
+        try:
+            psf = np.asarray(psf)
+        except ValueError as error:
+            raise CutoutError(f"'psf' cannot be read as images: {error}") from error
         psf = np.broadcast_to(psf, (len(bands), *psf.shape)) if psf.ndim == 2 else psf
         if psf.dtype.kind not in "iuf" or psf.ndim != 3 or len(psf) != len(bands):
             raise CutoutError(

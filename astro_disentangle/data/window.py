@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astro_disentangle.data.geometry import window_size
-from astro_disentangle.data.measure import measure_fwhm, measure_noise
+from astro_disentangle.data.measure import around_peak, measure_fwhm, measure_noise
 from astro_disentangle.data.regrid import regrid
 from astro_disentangle.data.units import lookup, nanojansky_per, sigma_of
 from astro_disentangle.quality import FLAGS, CutoutError
@@ -231,6 +231,9 @@ def _load(entries, size, survey):
         where = good[row], errors[row], float(factors[row, 0, 0]), size
         noise[row], more = _noise(entry, *where, survey)
         flags |= more
+        if noise[row] >= _BRIGHTEST:
+            # Nothing in the sky shows above such noise.
+            good[row], pixels[row], noise[row] = False, 0.0, np.nan
     return Windows(pixels, good, inside, noise, None, None, flags)
 
 
@@ -312,9 +315,8 @@ def _read_psfs(widths, layout):
             images.setdefault((np.shape(plane.psf), place.scale), []).append(index)
     for (_, scale), chosen in images.items():
         # Fits to all bands at once cost little more than one.
-        found = measure_fwhm(
-            np.stack([layout.bands[index][0].psf for index in chosen]), scale
-        )
+        stack = [around_peak(layout.bands[index][0].psf) for index in chosen]
+        found = measure_fwhm(np.stack(stack), scale)
         for index, width in zip(chosen, found, strict=True):
             plane, place = layout.bands[index]
             told = np.isfinite(width)
