@@ -88,6 +88,11 @@ def _parser():
         "--depth", type=float, metavar="MAG", help="5 sigma depth to paint, all bands"
     )
     translate.add_argument(
+        "--wcs",
+        metavar="FILE",
+        help="paint into the pixels of this FITS image (default: the survey's own)",
+    )
+    translate.add_argument(
         "--samples",
         type=int,
         default=1,
@@ -255,6 +260,7 @@ def _translate(options):
         like=like,
         psf_fwhm=None if options.psf_fwhm is None else options.psf_fwhm * u.arcsec,
         depth=None if options.depth is None else options.depth * u.mag,
+        wcs=None if options.wcs is None else _read_wcs(options.wcs),
         n_samples=options.samples,
         n_steps=options.steps,
         random_state=options.seed,
@@ -355,6 +361,22 @@ def _read_image(path):
     return CCDData.read(
         path, hdu=number, unit=None if told else u.dimensionless_unscaled
     )
+
+
+def _read_wcs(path):
+    """WCS and size of the first image of a file that has one."""
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    from astro_disentangle.data.headers import check_fits
+    from astro_disentangle.quality import CutoutError
+
+    check_fits(path)
+    with fits.open(path) as hdus:
+        for hdu in hdus:
+            if hdu.is_image and hdu.header.get("NAXIS", 0) and "CTYPE1" in hdu.header:
+                return WCS(hdu.header).celestial
+    raise CutoutError(f"'{path}' has no image with a WCS for --wcs.")
 
 
 def _distinct(names):

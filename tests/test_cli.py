@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
 
 from astro_disentangle import FLAGS, SurveyCutout, get_survey, simulate_pairs
 from astro_disentangle.cli import main
+from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.samples import load_sample, sample_names
 
 
@@ -81,6 +83,37 @@ def test_fit_and_use(tmp_path, capsys):
     words += ["--output", str(tmp_path / "latents.ecsv")]
     assert main(words) == 0, capsys.readouterr().err
     assert QTable.read(tmp_path / "latents.ecsv")["survey"][0] == "legacy"
+
+
+@pytest.mark.parametrize("suffix", [".fits.gz", ".fits.fz"])
+def test_compressed_files_and_another_wcs(files, tmp_path, capsys, suffix):
+    """Compressed bands, painted into the pixels of a rotated image."""
+    sky = SkyCoord(30.1, -2.6, unit="deg")
+    words = []
+    for path in files:
+        image = CCDData.read(path)
+        ny, nx = image.shape
+        image.wcs = tangent_wcs(sky, np.eye(2) / 0.168, nx / 2, ny / 2, image.shape)
+        out = tmp_path / f"{Path(path).stem}{suffix}"
+        hdu = image.to_hdu()[0]
+        if suffix.endswith("fz"):
+            hdu = fits.CompImageHDU(hdu.data, hdu.header)
+        hdu.writeto(out)
+        words.append(str(out))
+    turn = np.array([[0.6, 0.8], [-0.8, 0.6]]) / 0.2
+    wcs = tangent_wcs(sky, turn, 25, 29, (60, 50))
+    fits.writeto(tmp_path / "like.fits", np.zeros((60, 50)), wcs.to_header())
+    words = ["translate", *words, "--source", "hsc", "--survey", "legacy"]
+    words += ["--sky", "30.1", "-2.6", "--steps", "1", "--output", str(tmp_path / "o")]
+    assert main([*words, "--wcs", str(tmp_path / "like.fits")]) == 0
+    (path,) = (tmp_path / "o").glob("translated_*_r.fits")
+    image = CCDData.read(path)
+    assert image.shape == (60, 50) and 0 < np.isfinite(image.data).mean() < 1
+    x, y = image.wcs.world_to_pixel(sky)
+    assert np.hypot(x - 25, y - 29) < 1e-3
+    fits.writeto(tmp_path / "none.fits", np.zeros((60, 50)))
+    assert main([*words, "--wcs", str(tmp_path / "none.fits")]) == 2
+    assert "none.fits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
