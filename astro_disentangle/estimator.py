@@ -48,7 +48,7 @@ class Estimator:
 
         Returns
         -------
-        self : `Disentangler`
+        self : `~astro_disentangle.Disentangler`
             The model.
 
         Raises
@@ -73,7 +73,7 @@ class Estimator:
 
     def set_output(self, *, transform=None):
         """
-        Choose what `transform` returns.
+        Choose what ``transform`` returns.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class Estimator:
 
         Returns
         -------
-        self : `Disentangler`
+        self : `~astro_disentangle.Disentangler`
             The model.
 
         Raises
