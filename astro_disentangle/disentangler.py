@@ -676,8 +676,12 @@ class Disentangler(Estimator):
                 f"'surveys' must be two surveys; got {len(surveys)}."
             )
         config = NetworkConfig(**(self.network or {}))
+        loaded = getattr(self, "loaded_", False)
+        if loaded:
+            # What is usual in a survey is what it was when the model learned.
+            surveys = tuple(self._survey(survey) for survey in surveys)
         network = new_network(surveys, config, seed)
-        if getattr(self, "loaded_", False):
+        if loaded:
             if config != self.network_.config:
                 raise SurveyMismatchError(
                     "a loaded model keeps its 'network'; got other sizes, "
@@ -780,10 +784,11 @@ class Disentangler(Estimator):
             raise ValueError(f"'dtype' must be 'float32'; got {dtype!r}.")
         tensors, config, digest = read_checkpoint(path)
         network, bank, recipe, history = unpack(path, tensors, config)
-        known = [
-            survey.name if SURVEYS.get(survey.name) == survey else survey
-            for survey in network.surveys.values()
-        ]
+        known = []
+        for survey in network.surveys.values():
+            described = SURVEYS.get(survey.name)
+            same = described is not None and described.has_images_of(survey)
+            known.append(survey.name if same else survey)
         default = NetworkConfig()
         changed = {
             field: value

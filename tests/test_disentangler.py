@@ -726,6 +726,27 @@ def test_a_constant_band_is_no_image(model, galaxies):
     assert b["flags"][0] & FLAGS.BAD_PIXELS
 
 
+def test_weights_outlive_the_description_of_their_survey(tmp_path):
+    """What a later version says of the usual seeing does not lock old weights out."""
+    hsc = dataclasses.replace(get_survey("hsc"), psf_beta=2.0, noise_factor=0.9)
+    pairs = simulate_pairs(8, surveys=(hsc, "legacy"))
+    options = {"n_steps": 1, "batch_size": 8, "network": TINY, "progress": False}
+    model = Disentangler(surveys=(hsc, "legacy"), **options).fit(pairs)
+    model.save(tmp_path / "old.safetensors")
+    again = Disentangler.load(tmp_path / "old.safetensors")
+    assert again.surveys == ("hsc", "legacy")
+    assert again.network_.surveys["hsc"] == hsc
+    cutout = simulate_pairs(1).cutouts("hsc")[0]
+    table = again.transform(cutout)
+    assert np.isfinite(table["physics"]).all()
+    assert again.translate(cutout, survey="hsc", n_steps=1).survey == hsc
+    tuned = again.set_params(n_steps=1, progress=False).fit(pairs)
+    assert tuned.network_.surveys["hsc"] == hsc
+    wide = dataclasses.replace(hsc, pixel_scale=0.2)
+    with pytest.raises(SurveyMismatchError, match="knows the surveys"):
+        again.translate(cutout, survey=wide)
+
+
 def test_survey_against_the_header(model, galaxies):
     with pytest.raises(SurveyMismatchError, match=r"'hsc', but meta\['SURVEY'\]"):
         model.transform(galaxies["legacy"][0], survey="hsc")
