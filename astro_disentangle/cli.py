@@ -105,6 +105,17 @@ def _parser():
     )
     translate.set_defaults(run=_translate)
 
+    similar = commands.add_parser("similar", help="galaxies of a catalogue like these")
+    similar.add_argument("query", help="table of latents that transform wrote")
+    similar.add_argument(
+        "--catalog", required=True, help="table of latents, of any survey"
+    )
+    similar.add_argument("-k", type=int, default=10, metavar="N", help="matches (10)")
+    similar.add_argument(
+        "--weights", default="default", metavar="FILE", help="weights of the latents"
+    )
+    similar.set_defaults(run=_similar)
+
     for command in (transform, translate):
         command.add_argument(
             "files",
@@ -148,8 +159,8 @@ def _parser():
     fit.add_argument("--resume", action="store_true", help="go on with a stopped run")
     fit.set_defaults(run=_fit)
 
-    for command in (demo, transform, translate, fit):
-        what = "table (.ecsv, .fits)" if command is transform else "folder"
+    for command in (demo, transform, translate, similar, fit):
+        what = "table (.ecsv, .fits)" if command in (transform, similar) else "folder"
         command.add_argument(
             "--output",
             required=command is not demo,
@@ -228,10 +239,7 @@ def _demo(options):
 def _transform(options):
     from astro_disentangle.disentangler import Disentangler
 
-    if options.output.suffix not in _TABLES:
-        raise ValueError(
-            f"'--output' must end in one of {_TABLES}; got '{options.output}'."
-        )
+    _check_table(options.output)
     cutouts = _read_files(options.files, options.band)
     model = Disentangler.load(options.weights, device=options.device)
     latents = model.transform(
@@ -242,6 +250,38 @@ def _transform(options):
     for name, flags in zip(latents["object_id"], latents["flags"], strict=True):
         print(f"{name}: {_flag_names(flags)}")
     print(f"{len(latents)} rows in {options.output}")
+
+
+def _similar(options):
+    from astro_disentangle.disentangler import Disentangler
+
+    _check_table(options.output)
+    tables = [_read_table(path) for path in (options.query, options.catalog)]
+    model = Disentangler.load(options.weights, device=options.device)
+    matches = model.similar(*tables, k=options.k)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    matches.write(options.output, overwrite=True)
+    print(f"{len(matches)} matches of {len(tables[0])} galaxies in {options.output}")
+
+
+def _read_table(path):
+    """A table of latents from a file."""
+    from astropy.table import QTable
+
+    from astro_disentangle.quality import CutoutError
+
+    if not Path(path).is_file():
+        raise CutoutError(f"there is no file '{path}'.")
+    try:
+        return QTable.read(path)
+    except Exception as error:  # readers of tables raise many types
+        raise CutoutError(f"cannot read '{path}' as a table: {error}") from error
+
+
+def _check_table(path):
+    """Raise where a table of latents cannot be written to a file of that name."""
+    if path.suffix not in _TABLES:
+        raise ValueError(f"'--output' must end in one of {_TABLES}; got '{path}'.")
 
 
 def _translate(options):

@@ -15,7 +15,7 @@ import astropy.units as u
 import numpy as np
 import torch
 from astropy.coordinates import SkyCoord
-from astropy.table import QTable
+from astropy.table import QTable, Table
 
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
 from astro_disentangle.data.conditions import asked_conditions, check_bands
@@ -24,6 +24,7 @@ from astro_disentangle.data.read import Cutouts, read_cutouts
 from astro_disentangle.data.stream import check_own_survey, each_cutout, is_one
 from astro_disentangle.data.write import to_cutout, view_on_wcs
 from astro_disentangle.estimator import Estimator
+from astro_disentangle.evaluation.similarity import match_latents
 from astro_disentangle.keys import seed_of, torch_generator
 from astro_disentangle.model.bank import Conditions, InstrumentBank
 from astro_disentangle.model.flow import EVALUATIONS
@@ -184,35 +185,61 @@ class Disentangler(Estimator):
         >>> model.transform(galaxies, survey="hsc")["instrument"].shape
         (2, 24)
         """
+        table = self._latents(
+            cutouts, survey, position, donors, batch_size, progress=progress
+        )
+        if getattr(self, "_output", "table") == "array":
+            return np.concatenate([table["physics"], table["instrument"]], 1)
+        return table
+
+    def _latents(
+        self,
+        cutouts,
+        survey,
+        position=None,
+        donors=None,
+        batch_size=64,
+        *,
+        progress=False,
+    ):
+        """The table of `transform`, whatever `set_output` says."""
         network = self._fitted()
-        z_donors = None
+        given = None
         if donors is not None:
             given = self._conditions_like("donors", donors, survey, batch_size)
-            z_donors = given.z_instrument
-        parts = []
+        # Of a batch only the small columns stay: there may be any number of them.
+        columns = {
+            name: [] for name in ("object_id", "physics", "instrument", "flags", "sky")
+        }
+        own = None
         for read in self._read(cutouts, survey, position, batch_size, progress):
-            if z_donors is not None and read.batch.survey != given.survey:
+            own = read.batch.survey
+            if given is not None and own != given.survey:
                 raise SurveyMismatchError(
-                    f"'donors' are of {given.survey.name}, the cut-outs of "
-                    f"{read.batch.survey.name}."
+                    f"'donors' are of {given.survey.name}, the cut-outs of {own.name}."
                 )
             with torch.inference_mode():
-                z_physics, z_own = self._encode(network, read.batch)
-            if z_donors is not None:
-                z_own = z_donors.expand(len(read.batch), -1)
-            unusable = (read.batch.flags & FLAGS.UNUSABLE) != 0
-            parts.append(
-                (
-                    read,
-                    z_physics.cpu().masked_fill(unusable[:, None].cpu(), torch.nan),
-                    z_own.cpu().masked_fill(unusable[:, None].cpu(), torch.nan),
-                )
+                z_physics, z_instrument = self._encode(network, read.batch)
+            if given is not None:
+                z_instrument = given.z_instrument.expand(len(read.batch), -1)
+            unusable = ((read.batch.flags & FLAGS.UNUSABLE) != 0)[:, None].cpu()
+            columns["physics"].append(z_physics.cpu().masked_fill(unusable, torch.nan))
+            columns["instrument"].append(
+                z_instrument.cpu().masked_fill(unusable, torch.nan)
             )
-        if getattr(self, "_output", "table") == "array":
-            return np.concatenate(
-                [np.concatenate([zp.numpy(), zi.numpy()], 1) for _, zp, zi in parts]
-            )
-        return self._latent_table(parts)
+            columns["object_id"] += read.object_id
+            columns["flags"].append(read.batch.flags.cpu())
+            columns["sky"].append(read.sky)
+        table = QTable()
+        table["object_id"] = columns["object_id"]
+        table["survey"] = [own.name] * len(table)
+        sky = np.concatenate(columns["sky"])
+        if np.isfinite(sky).all():
+            table["coord"] = SkyCoord(*sky.T, unit="deg")
+        for name in ("physics", "instrument", "flags"):
+            table[name] = torch.cat(columns[name]).numpy()
+        table.meta.update(self._provenance())
+        return table
 
     def _encode(self, network, batch):
         """Physics latents and those of each row's own instrument."""
@@ -221,19 +248,60 @@ class Disentangler(Estimator):
         own = torch.eye(len(batch), dtype=torch.bool, device=members.device)
         return network.physics(view), network.instrument.pool(members, own)
 
-    def _latent_table(self, parts):
-        table = QTable()
-        reads = [read for read, _, _ in parts]
-        table["object_id"] = [name for read in reads for name in read.object_id]
-        table["survey"] = [read.batch.survey.name for read in reads for _ in read.wcs]
-        sky = np.concatenate([read.sky for read in reads])
-        if np.isfinite(sky).all():
-            table["coord"] = SkyCoord(*sky.T, unit="deg")
-        for name, column in (("physics", 1), ("instrument", 2)):
-            table[name] = torch.cat([part[column] for part in parts]).numpy()
-        table["flags"] = torch.cat([read.batch.flags for read in reads]).numpy()
-        table.meta.update(self._provenance())
-        return table
+    def similar(self, query, catalog, k=10, *, survey=None, batch_size=64):
+        """
+        Galaxies of a catalogue that are like those of a query.
+
+        The surveys of query and catalogue need not be the same: physics latents mean
+        the same in both. The search is exact.
+
+        Parameters
+        ----------
+        query, catalog : `~astropy.table.QTable` or cut-outs
+            Latents from `transform`, or cut-outs in any form, which are transformed.
+        k : int
+            Matches for each query.
+        survey : str or `Survey`, optional
+            Survey of cut-outs; ``meta["SURVEY"]`` by default.
+        batch_size : int
+            Cut-outs at a time.
+
+        Returns
+        -------
+        matches : `~astropy.table.QTable`
+            Columns ``query`` (name), ``rank`` (from 1), ``distance`` (one minus the
+            cosine of the angle between the latents), ``row`` of the catalogue, and
+            ``object_id``, ``survey``, ``coord`` and ``flags`` of the match, as far as
+            the catalogue has them. Unusable rows match nothing.
+
+        Raises
+        ------
+        CutoutError
+            If a table is not one of latents of this model.
+        NotFittedError
+            If there are no weights.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler, simulate_pairs
+        >>> model = Disentangler.load()
+        >>> pairs = simulate_pairs(16, random_state=5)
+        >>> catalog = model.transform(pairs.cutouts("legacy"))
+        >>> matches = model.similar(pairs.cutouts("hsc")[:2], catalog, k=3)
+        >>> matches["rank"].tolist()
+        [1, 2, 3, 1, 2, 3]
+        """
+        self._fitted()
+        tables = {"query": query, "catalog": catalog}
+        for name, given in tables.items():
+            if not isinstance(given, Table):
+                tables[name] = self._latents(given, survey, batch_size=batch_size)
+            elif given.meta.get("SHA256", self.sha256_) != self.sha256_:
+                raise CutoutError(
+                    f"{name!r} must be latents of this model; got those of the weights "
+                    f"{given.meta['SHA256'][:12]!r}. Transform the cut-outs again."
+                )
+        return match_latents(tables["query"], tables["catalog"], k)
 
     # --- from latents to another survey's pixels ----------------------------
 

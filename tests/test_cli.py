@@ -85,6 +85,31 @@ def test_fit_and_use(tmp_path, capsys):
     assert QTable.read(tmp_path / "latents.ecsv")["survey"][0] == "legacy"
 
 
+@pytest.mark.parametrize("suffix", [".ecsv", ".fits"])
+def test_similar(tmp_path, capsys, suffix):
+    pairs = simulate_pairs(12, random_state=6)
+    paths = {}
+    for survey in pairs.surveys:
+        (tmp_path / survey).mkdir()
+        files = []
+        for row, cutout in enumerate(pairs.cutouts(survey)):
+            files.append(str(tmp_path / survey / f"{row:02d}.fits"))
+            cutout.write(files[-1])
+        paths[survey] = str(tmp_path / f"{survey}{suffix}")
+        assert main(["transform", *files, "--output", paths[survey]]) == 0
+    words = ["similar", paths["hsc"], "--catalog", paths["legacy"], "-k", "3"]
+    output = tmp_path / f"matches{suffix}"
+    assert main([*words, "--output", str(output)]) == 0, capsys.readouterr().err
+    matches = QTable.read(output)
+    assert len(matches) == 36 and set(matches["rank"]) == {1, 2, 3}
+    assert (
+        np.asarray(matches["row"]).reshape(12, 3)[:, 0] == np.arange(12)
+    ).mean() > 0.5
+    words[3] = __file__
+    assert main([*words, "--output", str(output)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".fits.gz", ".fits.fz"])
 def test_compressed_files_and_another_wcs(files, tmp_path, capsys, suffix):
     """Compressed bands, painted into the pixels of a rotated image."""

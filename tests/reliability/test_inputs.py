@@ -767,7 +767,12 @@ def call_reconstruct(model, one, other):
     model.reconstruct([one, other], survey="legacy", n_steps=1)
 
 
+def call_similar(model, one, other):
+    model.similar([one, other], [other], k=1, survey="legacy")
+
+
 CALLS = {
+    "similar": call_similar,
     "transform": call_transform,
     "translate": call_translate,
     "reconstruct": call_reconstruct,
