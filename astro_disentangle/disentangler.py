@@ -22,7 +22,7 @@ from astro_disentangle.data.conditions import asked_conditions, check_bands
 from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.data.read import Cutouts, read_cutouts
 from astro_disentangle.data.stream import check_own_survey, each_cutout, is_one
-from astro_disentangle.data.write import to_cutout, view_on_wcs
+from astro_disentangle.data.write import checked_target, to_cutout, view_on_wcs
 from astro_disentangle.estimator import Estimator
 from astro_disentangle.evaluation.similarity import match_latents
 from astro_disentangle.keys import seed_of, torch_generator
@@ -162,9 +162,10 @@ class Disentangler(Estimator):
         Returns
         -------
         latents : `~astropy.table.QTable`
-            Columns ``object_id``, ``survey``, ``coord`` (where every cut-out
-            has a WCS), ``physics`` (N, P) float32, ``instrument`` (N, I)
-            float32 and ``flags`` (int64); unusable rows are NaN and flagged.
+            Columns ``object_id``, ``survey``, ``coord`` (NaN where a cut-out has no
+            WCS, left out where none has), ``physics`` (N, P) float32,
+            ``instrument`` (N, I) float32 and ``flags`` (int64); unusable rows are NaN
+            and flagged.
             An array (N, P + I) after ``set_output(transform="array")``.
 
         Raises
@@ -234,7 +235,7 @@ class Disentangler(Estimator):
         table["object_id"] = columns["object_id"]
         table["survey"] = [own.name] * len(table)
         sky = np.concatenate(columns["sky"])
-        if np.isfinite(sky).all():
+        if np.isfinite(sky).any():
             table["coord"] = SkyCoord(*sky.T, unit="deg")
         for name in ("physics", "instrument", "flags"):
             table[name] = torch.cat(columns[name]).numpy()
@@ -531,11 +532,20 @@ class Disentangler(Estimator):
         samples = samples[:, index].numpy().astype(np.float32)
         noise = conditions.noise[index].numpy()
         psf_fwhm = conditions.psf_fwhm[index].numpy()
-        psf = None
+        flags = int(read.batch.flags[row])
+        where = {"wcs": None, "psf": None}
         if wcs is not None:
-            samples, noise, psf, meta["PIXSCALE"] = view_on_wcs(
-                samples, target, read.coord(row), wcs, noise=noise, psf_fwhm=psf_fwhm
-            )
+            options = {"noise": noise, "psf_fwhm": psf_fwhm}
+            if flags & FLAGS.UNUSABLE:
+                # A row of a catalogue that has no place, or nothing to show there.
+                where["wcs"], shape = checked_target(wcs)
+                samples = np.full((*samples.shape[:2], *shape), np.nan, np.float32)
+            else:
+                samples, where = view_on_wcs(
+                    samples, target, read.coord(row), wcs, **options
+                )
+                meta |= where.pop("meta")
+                noise = where.pop("noise")
         if return_samples:
             return (samples / target.nanojansky).astype(np.float32) * u.Unit(
                 target.unit
@@ -549,11 +559,9 @@ class Disentangler(Estimator):
             target,
             bands=bands,
             coord=read.coord(row),
-            wcs=None if wcs is None else wcs.deepcopy(),
             noise=spread,
             psf_fwhm=psf_fwhm,
-            psf=psf,
-            flags=int(read.batch.flags[row]),
+            flags=flags,
             samples=samples if len(samples) > 1 else None,
             meta={
                 **self._provenance(),
@@ -563,6 +571,7 @@ class Disentangler(Estimator):
                 "NSAMPLES": len(samples),
                 "NEVAL": meta["NSTEPS"] * EVALUATIONS[_SOLVER],
             },
+            **where,
         )
 
     # --- conditions -----------------------------------------------------------

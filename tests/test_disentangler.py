@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from astropy.coordinates import SkyCoord
-from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.nddata import CCDData, NDData, StdDevUncertainty
 from astropy.wcs import WCS
 from conftest import TINY
 from photutils.aperture import (
@@ -33,6 +33,7 @@ from astro_disentangle import (
 )
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
 from astro_disentangle.data.measure import measure_fwhm
+from astro_disentangle.data.read import read_cutouts
 from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.samples import load_sample, sample_names
 from astro_disentangle.training.source import PairsSource
@@ -304,6 +305,61 @@ def test_noise_of_another_wcs(model, on_sky):
     seen = [stack[:, np.isfinite(stack).all(0)] for stack in stacks]
     painted = [np.median(stack.std(0)) for stack in seen]
     assert painted[0] / painted[1] == pytest.approx(claimed / native, rel=0.1)
+
+
+def test_a_view_on_a_wcs_is_a_cutout_again(model, on_sky):
+    """It knows where its galaxy is and how deep it is."""
+    sky = on_sky.coords[0]
+    native = model.translate(on_sky.cutouts("hsc")[0], survey="legacy", n_steps=1)
+    depth = read_cutouts(native).batch.noise
+    for scale, angle in ((0.131, 0), (0.2, 30), (0.262, 45), (0.5, 0)):
+        a = np.deg2rad(angle)
+        turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+        wcs = tangent_wcs(sky, turn / scale, 64.3, 41.1, (90, 110))
+        view = model.translate(
+            on_sky.cutouts("hsc")[0], survey="legacy", n_steps=1, wcs=wcs
+        )
+        read = read_cutouts(view)
+        assert SkyCoord(*read.sky[0], unit="deg").separation(sky) < 1 * u.mas
+        assert torch.allclose(read.batch.noise, depth, rtol=0.01)
+
+
+def test_many_galaxies_on_one_wcs(model, on_sky):
+    """What has no place or no pixels is a masked view; all others are there."""
+    cutouts = list(on_sky.cutouts("hsc"))
+    blank = SurveyCutout(
+        np.full((5, 48, 48), np.nan), survey="hsc", bands="g,r,i,z,y", unit="nJy"
+    )
+    wcs = tangent_wcs(on_sky.coords[0], np.eye(2) / 0.262, 30, 30, (61, 61))
+    views = model.translate(
+        [cutouts[0], blank], survey="legacy", n_steps=1, wcs=wcs, source="hsc"
+    )
+    assert np.isfinite(views[0].data).any()
+    assert views[1].mask.all() and views[1].flags & FLAGS.UNUSABLE
+    assert views[1].shape == (4, 61, 61)
+
+
+@pytest.mark.parametrize("kind", ["header", "text", "sliced", "3-D"])
+def test_kinds_of_wcs(model, on_sky, kind):
+    wcs = tangent_wcs(on_sky.coords[0], np.eye(2) / 0.262, 30, 33, (70, 60))
+    options = {"survey": "legacy", "n_steps": 1}
+    given = {"header": wcs.to_header(), "text": "TAN"}.get(kind)
+    galaxy = on_sky.cutouts("hsc")[0]
+    if kind in ("header", "text"):
+        with pytest.raises(CutoutError, match="must be a WCS"):
+            model.translate(galaxy, wcs=given, **options)
+        return
+    if kind == "sliced":
+        given = NDData(np.zeros((80, 70)), wcs=wcs).wcs
+        given.low_level_wcs.pixel_shape = (60, 70)
+    else:
+        header = wcs.to_header()
+        header.update(NAXIS=3, NAXIS1=60, NAXIS2=70, NAXIS3=4)
+        header.update(WCSAXES=3, CTYPE3="FREQ", CRPIX3=1.0, CRVAL3=1e14)
+        given = WCS(header)
+    view = model.translate(galaxy, wcs=given, **options)
+    x, y = view.wcs.world_to_pixel(on_sky.coords[0])
+    assert view.shape == (4, 70, 60) and np.hypot(x - 30, y - 33) < 1e-3
 
 
 def test_wcs_refusals(model, on_sky, galaxies):

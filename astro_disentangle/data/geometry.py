@@ -12,7 +12,12 @@ from astro_disentangle.data.units import lookup
 from astro_disentangle.data.wcs import directions, pixel_of
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 
-__all__ = ["Place", "locate", "on_grid", "window_size"]
+__all__ = ["OutsideError", "Place", "locate", "on_grid", "window_size", "within"]
+
+
+class OutsideError(CutoutError):
+    """A position is not in the image."""
+
 
 #: Side of the field that the encoders see in arcsec.
 _FIELD = 48 * 0.168
@@ -122,7 +127,7 @@ def locate(wcs, shape, survey, *, meta=None, position=None, upright=True):
     """
     x, y = _pixel(wcs, shape, meta, position)
     if not within(x, y, shape):
-        raise CutoutError(
+        raise OutsideError(
             f"'position' must be in the image of {shape[1]} x {shape[0]} px; got pixel "
             f"({x:.1f}, {y:.1f})."
         )
@@ -177,7 +182,7 @@ def _pixel(wcs, shape, meta, position):
                 f"'position' must be a SkyCoord or a pixel (x, y); got {position!r}."
             ) from None
     if not (math.isfinite(x) and math.isfinite(y)):
-        raise CutoutError(f"'position' must be in the image; got pixel ({x}, {y}).")
+        raise OutsideError(f"'position' must be in the image; got pixel ({x}, {y}).")
     return x, y
 
 

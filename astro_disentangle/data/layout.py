@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.coordinates import SkyCoord
 
-from astro_disentangle.data.geometry import Place, locate, within
+from astro_disentangle.data.geometry import OutsideError, Place, locate, within
 from astro_disentangle.data.wcs import pixel_of, same_grid
 from astro_disentangle.quality import CutoutError
 
@@ -72,6 +72,25 @@ class Layout:
         shift = np.abs(phase - np.round(phase)).max() + change.sum(1).max() * size / 2
         return bool(shift < _TOLERANCE)
 
+    def corner(self, place, corner):
+        """
+        The pixel of a congruent band that coincides with one of the reference.
+
+        Parameters
+        ----------
+        place : `~astro_disentangle.data.geometry.Place`
+            The galaxy in the band.
+        corner : tuple of int
+            Pixel (x, y) of the reference band.
+
+        Returns
+        -------
+        corner : tuple of int
+            Pixel (x, y) of the band.
+        """
+        steps = place.x - self.place.x, place.y - self.place.y
+        return tuple(c + round(s) for c, s in zip(corner, steps, strict=True))
+
 
 def lay_out(matched, survey, *, meta=None, position=None, upright=True):
     """
@@ -86,7 +105,7 @@ def lay_out(matched, survey, *, meta=None, position=None, upright=True):
     meta : mapping, optional
         As for `~astro_disentangle.data.geometry.locate`.
     position : `~astropy.coordinates.SkyCoord` or (float, float), optional
-        Sky position, or 0-based pixel of the first band's image; its centre by
+        Sky position, or 0-based pixel of the bluest band's image; its centre by
         default.
     upright : bool
         As for `~astro_disentangle.data.geometry.locate`.
@@ -141,7 +160,7 @@ def lay_out(matched, survey, *, meta=None, position=None, upright=True):
         sky = locate(first.wcs, shape, survey, meta=meta, position=position).sky
     bands = _reached(matched, survey, sky, upright)
     if not bands:
-        raise CutoutError(
+        raise OutsideError(
             f"'position' must be in the image of a band; ({sky[0]:.5f}, {sky[1]:.5f}) "
             "deg is in none of them."
         )

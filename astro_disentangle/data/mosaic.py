@@ -10,32 +10,29 @@ from collections.abc import Sequence
 
 import numpy as np
 from astropy.coordinates import SkyCoord
-from astropy.nddata import (
-    InverseVariance,
-    StdDevUncertainty,
-    VarianceUncertainty,
-)
+from astropy.nddata import StdDevUncertainty
 
 from astro_disentangle.data.cutout import SurveyCutout
-from astro_disentangle.data.geometry import window_size
+from astro_disentangle.data.geometry import OutsideError, window_size
 from astro_disentangle.data.layout import lay_out
 from astro_disentangle.data.match import match_bands, survey_of
-from astro_disentangle.data.regrid import regrid, regrid_psf
+from astro_disentangle.data.measure import measure_fwhm, render_psf
+from astro_disentangle.data.regrid import bridge, regrid, regrid_psf
 from astro_disentangle.data.units import lookup, nanojansky_per, sigma_of
 from astro_disentangle.data.unpack import unpack
 from astro_disentangle.data.wcs import tangent_wcs, windowed_wcs
-from astro_disentangle.data.window import overlap, window_corner
+from astro_disentangle.data.window import (
+    around_noise,
+    is_native,
+    overlap,
+    window_corner,
+)
 from astro_disentangle.quality import FLAGS, CutoutError, check_count
 
 __all__ = ["MosaicCutouts"]
 
 #: A cut-out with more masked pixels than this in every band is unusable.
 _MASKED_SHARE = 0.5
-_KINDS = {
-    "std": StdDevUncertainty,
-    "var": VarianceUncertainty,
-    "ivar": InverseVariance,
-}
 
 
 class MosaicCutouts(Sequence):
@@ -47,7 +44,7 @@ class MosaicCutouts(Sequence):
     images : mapping of str to `~astropy.nddata.CCDData`, or cube
         The mosaics, one for each band, each with a size and WCS of its own.
     positions : `~astropy.coordinates.SkyCoord` or array_like
-        Shape (N,), or pixels (x, y) of the first band's image, shape (N, 2).
+        Shape (N,), or pixels (x, y) of the bluest band's image, shape (N, 2).
     survey : str or `~astro_disentangle.Survey`, optional
         The survey; ``meta["SURVEY"]`` by default.
     size : int, optional
@@ -79,7 +76,8 @@ class MosaicCutouts(Sequence):
         self._bands = match_bands(planes, self.survey)
         self._planes = list(self._bands.values())
         self._size = None if size is None else check_count("size", size)
-        self._positions = _positions(positions)
+        self._positions, self.isscalar = _positions(positions)
+        object_id = [object_id] if isinstance(object_id, str) else object_id
         if object_id is not None and len(object_id) != len(self._positions):
             raise CutoutError(
                 "'object_id' must have a name for each of the "
@@ -89,15 +87,45 @@ class MosaicCutouts(Sequence):
         on_sky = isinstance(self._positions, SkyCoord)
         if on_sky and any(plane.wcs is None for plane in self._planes):
             raise CutoutError("positions on the sky need mosaics with a WCS.")
-        self._unit, self._zero_point = _common_unit(self._planes)
+        self._unit, self._zero_point = self._common_unit()
+        # nJy of the unit of the cut-outs, and that unit in those of the mosaics.
+        known = {} if self._zero_point is None else {"MAGZERO": self._zero_point}
+        self._factor, _ = nanojansky_per(self._unit, self.survey, known)
+        self._scales, self._flags = {}, 0
+        for index, plane in self._bands.items():
+            own, assumed = nanojansky_per(
+                plane.unit, self.survey, plane.meta, plane.band
+            )
+            self._scales[index] = own / self._factor
+            if plane.uncertainty is not None:
+                kind, _, unit = plane.uncertainty
+                sigma_of(kind, unit, plane.unit, own)
+            if assumed:
+                self._flags |= FLAGS.ASSUMED_UNIT
+            if lookup(plane.meta, "NORTH_UP") == "assumed":
+                self._flags |= FLAGS.NO_WCS
+
+    def _common_unit(self):
+        """Unit and zero point of the cut-outs: those of all mosaics, else nJy."""
+        units = {plane.unit for plane in self._planes}
+        points = []
+        for index, plane in self._bands.items():
+            point = lookup(plane.meta, "MAGZERO")
+            if hasattr(point, "keys"):
+                point = lookup(point, self.survey.bands[index])
+            points.append(getattr(point, "value", point))
+        if len(units) > 1 or len(set(points)) > 1:
+            return "nJy", None
+        unit = units.pop()
+        return ("" if unit is None else unit), points[0]
 
     def __len__(self):
         return len(self._positions)
 
     def __getitem__(self, row):
-        """The cut-out at a position, or those of a slice as a list."""
-        if isinstance(row, slice):
-            return [self[index] for index in range(len(self))[row]]
+        """The cut-out at a position, or a list of those of a slice or an array."""
+        if not np.isscalar(row) or isinstance(row, (bool, np.bool_)):
+            return [self[int(index)] for index in np.arange(len(self))[row]]
         row = range(len(self))[row]
         position = self._positions[row]
         if not isinstance(position, SkyCoord):
@@ -107,7 +135,7 @@ class MosaicCutouts(Sequence):
             meta["OBJECT_ID"] = str(self._object_id[row])
         try:
             layout = lay_out(self._bands, self.survey, position=position, upright=False)
-        except CutoutError:
+        except OutsideError:
             # A catalogue reaches beyond its mosaics: the row is flagged.
             return self._nothing(position, meta)
         return self._cut(layout, meta)
@@ -119,7 +147,7 @@ class MosaicCutouts(Sequence):
         corner = window_corner(place, size)
         parts = [self._part(index, layout, size) for index in self._bands]
         mask = np.stack([~np.isfinite(pixels) for pixels, _ in parts])
-        flags = 0
+        flags = self._flags
         if len(layout.bands) < len(self._bands):
             flags |= FLAGS.MISSING_BANDS
         window, _ = overlap(layout.shape, corner, size)
@@ -132,39 +160,71 @@ class MosaicCutouts(Sequence):
             "XGALAXY": place.x - corner[0],
             "YGALAXY": place.y - corner[1],
         }
+        uncertainty, told = self._noise(layout, [error for _, error in parts], size)
         return self._made(
             np.stack([pixels for pixels, _ in parts]).astype(np.float32),
             mask=mask,
-            uncertainty=self._uncertainty([error for _, error in parts]),
+            uncertainty=uncertainty,
             wcs=windowed_wcs(layout.wcs, corner, size),
             psf=self._psf(layout),
             flags=flags,
-            meta=meta,
+            meta=meta | told,
         )
 
     def _part(self, index, layout, size):
-        """
-        One band in the window: data, NaN where bad, and uncertainty.
-
-        The uncertainty is (kind, values), or None.
-        """
+        """One band in the window: data, NaN where bad, and its errors or None."""
         if index not in layout.bands:
             return np.full((size, size), np.nan), None
         plane, where = layout.bands[index]
-        if not layout.congruent(where, size):
-            return self._brought(index, plane, where, layout, size)
-        return _window(plane, window_corner(where, size), size, self._scale(index))
+        scale = self._scales[index]
+        if layout.congruent(where, size):
+            corner = layout.corner(where, window_corner(layout.place, size))
+            return _window(plane, corner, size, scale)
+        corner, wide, affine = bridge(where, layout.place, size)
+        pixels, errors = _window(plane, corner, wide, scale)
+        good = np.isfinite(pixels)
+        images = [np.where(good, pixels, 0.0)]
+        if errors is not None:
+            good &= errors > 0
+            images.append(np.where(good, errors, 0.0) ** 2)
+        # The noise per area stays, so a variance goes over like a flux.
+        images = np.stack(images)
+        out, fine = regrid(images, np.broadcast_to(good, images.shape), affine, size)
+        out[0][~fine[0]] = np.nan
+        if errors is None or not good.any():
+            return out[0], None
+        # A spline swings beyond the steps of a map.
+        low, high = (f(images[1][good]) for f in (np.min, np.max))
+        area = abs(np.linalg.det(affine[:, :2]))
+        return out[0], np.sqrt(np.clip(out[1], low * area, high * area))
 
-    def _uncertainty(self, errors):
-        """Uncertainties of the bands, of one kind, where every mosaic has them."""
-        kinds = {plane.uncertainty and plane.uncertainty[0] for plane in self._planes}
-        if None in kinds:
-            return None
-        kind = kinds.pop() if len(kinds) == 1 else "std"
-        known = next(values for _, values in filter(None, errors))
-        blank = np.full(known.shape, 0.0 if kind == "ivar" else np.nan)
-        planes = [blank if e is None else _as_kind(*e, kind) for e in errors]
-        return _KINDS[kind](np.stack(planes).astype(np.float32))
+    def _noise(self, layout, errors, size):
+        """
+        Uncertainty of the cut-out, and what ``meta`` says where there is none.
+
+        A mosaic has more sky than a cut-out in which to measure noise, so what is not
+        told is measured here.
+        """
+        measured = {}
+        native = is_native(layout.place, self.survey)
+        for index, (plane, where) in layout.bands.items():
+            if plane.uncertainty is None:
+                sigma = around_noise(plane, where, size, self.survey)
+                own = 1.0 if native else layout.place.scale / self.survey.pixel_scale
+                measured[index] = sigma * own / self._factor
+        if all(plane.uncertainty is None for plane in self._planes):
+            named = {self.survey.bands[i]: float(v) for i, v in measured.items()}
+            return None, {"SKYSIGMA": named}
+        factor = self._told("NOISEFAC")
+        usual = self.survey.noise_factor if native else 1.0
+        planes = []
+        for index, error in zip(self._bands, errors, strict=True):
+            if error is None:
+                band = self.survey.bands[index]
+                sigma = measured.get(index, np.nan) / factor.get(band, usual)
+                error = np.full((size, size), sigma)
+            planes.append(error)
+        return StdDevUncertainty(np.stack(planes).astype(np.float32)), {}
 
     def _made(self, data, *, meta, **parts):
         """A cut-out with what all of the mosaics' headers say."""
@@ -186,10 +246,11 @@ class MosaicCutouts(Sequence):
 
     def _told(self, name):
         """What the mosaics' headers say, by name of the band."""
-        told = {
-            self.survey.bands[index]: lookup(plane.meta, name)
-            for index, plane in self._bands.items()
-        }
+        told = {}
+        for index, plane in self._bands.items():
+            band = self.survey.bands[index]
+            value = lookup(plane.meta, name)
+            told[band] = lookup(value, band) if hasattr(value, "keys") else value
         return {band: value for band, value in told.items() if value is not None}
 
     def _nothing(self, position, meta):
@@ -197,8 +258,15 @@ class MosaicCutouts(Sequence):
         size = self._size or self.survey.stamp_size
         shape = (len(self._bands), size, size)
         middle = (size - 1) / 2
+        plane = self._planes[0]
         wcs = None
-        if isinstance(position, SkyCoord):
+        if not isinstance(position, SkyCoord):
+            if plane.wcs is not None and np.isfinite(position).all():
+                corner = tuple(round(value - middle) for value in position)
+                wcs = windowed_wcs(plane.wcs, corner, size)
+        elif np.isfinite(
+            [position.spherical.lon.deg, position.spherical.lat.deg]
+        ).all():
             matrix = np.eye(2) / self.survey.pixel_scale
             wcs = tangent_wcs(position, matrix, middle, middle, shape[1:])
         meta |= {
@@ -210,95 +278,65 @@ class MosaicCutouts(Sequence):
             np.full(shape, np.nan, np.float32),
             mask=np.ones(shape, bool),
             wcs=wcs,
-            flags=FLAGS.UNUSABLE | FLAGS.PADDED,
+            flags=self._flags | FLAGS.UNUSABLE | FLAGS.PADDED,
             meta=meta,
         )
 
-    def _scale(self, index):
-        """Unit of the cut-outs in that of a band's mosaic."""
-        plane = self._bands[index]
-        own, _ = nanojansky_per(plane.unit, self.survey, plane.meta, plane.band)
-        zero_point = {} if self._zero_point is None else {"MAGZERO": self._zero_point}
-        return own / nanojansky_per(self._unit, self.survey, zero_point)[0]
-
-    def _brought(self, index, plane, where, layout, size):
-        """A band on other pixels: data, mask and standard deviations, brought over."""
-        own = layout.place
-        change = where.matrix @ np.linalg.inv(own.matrix)
-        reach = np.abs(change).sum(1).max() * (size / 2 + 0.5)
-        wide = 2 * int(np.ceil(reach + 4)) + 1
-        corner = window_corner(where, wide)
-        pixels, error = _window(plane, corner, wide, self._scale(index))
-        bad = ~np.isfinite(pixels)
-        middle = np.array([own.x, own.y]) - window_corner(own, size) - (size - 1) / 2
-        centre = np.array([where.x, where.y]) - corner - change @ middle
-        affine = np.column_stack([change, centre])
-        images = [np.where(bad, 0.0, pixels)]
-        if error is not None:
-            variance = _as_kind(*error, "var")
-            known = np.isfinite(variance) & (variance > 0)
-            bad = bad | ~known
-            images.append(np.where(known, variance, 0.0))
-        # The noise per area stays, so a variance goes over like a flux.
-        images = np.stack(images)
-        out, good = regrid(images, np.broadcast_to(~bad, images.shape), affine, size)
-        out[0][~good[0]] = np.nan
-        error = None if error is None else ("var", np.maximum(out[1], 0.0))
-        return out[0], error
-
     def _psf(self, layout):
         """PSF images on the pixels of the reference, (C, h, w), or None."""
-        images = []
-        for index, plane in self._bands.items():
-            plane, where = layout.bands.get(index, (plane, None))
-            if plane.psf is None or where is None:
-                images.append(None)
+        images = {}
+        for index, (plane, where) in layout.bands.items():
+            if plane.psf is None:
                 continue
             psf = np.asarray(plane.psf, dtype=float)
             change = where.matrix @ np.linalg.inv(layout.place.matrix)
             if np.abs(change - np.eye(2)).max() > 0.01:
-                psf = regrid_psf(psf, change)
-            images.append(psf)
-        known = [psf.shape for psf in images if psf is not None]
-        if not known:
+                # The square of a coarser pixel would stay in an image of it.
+                width = float(measure_fwhm(psf, where.scale))
+                psf = render_psf(width, self.survey.psf_beta, layout.place.scale)
+            images[index] = psf
+        if not images:
             return None
-        shape = tuple(max(sides) for sides in zip(*known, strict=True))
-        cube = np.full((len(images), *shape), np.nan, np.float32)
-        for number, psf in enumerate(images):
-            if psf is not None:
-                cube[number] = _framed(psf, shape)
+        if len({psf.shape for psf in images.values()}) > 1:
+            # An image with an even side has its middle between two pixels.
+            images = {
+                index: psf
+                if all(n % 2 for n in psf.shape)
+                else regrid_psf(psf, np.eye(2))
+                for index, psf in images.items()
+            }
+        sides = zip(*(psf.shape for psf in images.values()), strict=True)
+        shape = tuple(max(side) for side in sides)
+        cube = np.full((len(self._bands), *shape), np.nan, np.float32)
+        for number, index in enumerate(self._bands):
+            if index in images:
+                cube[number] = _framed(images[index], shape)
         return cube
 
 
 def _positions(positions):
-    """Positions as a SkyCoord (N,) or an array (N, 2)."""
+    """Positions as a SkyCoord (N,) or an array (N, 2), and if it is only one."""
     if isinstance(positions, SkyCoord):
-        return positions.reshape(-1)
+        return positions.reshape(-1), positions.isscalar
+    positions = list(positions) if np.iterable(positions) else positions
+    if positions and isinstance(positions, list) and isinstance(positions[0], SkyCoord):
+        return SkyCoord(positions).reshape(-1), False
     try:
-        positions = np.atleast_2d(np.asarray(positions, dtype=float))
+        array = np.asarray(positions, dtype=float)
     except (TypeError, ValueError):
-        positions = np.empty(0)
-    if positions.ndim != 2 or positions.shape[1] != 2:
+        array = np.empty(1)
+    one = array.shape == (2,)
+    array = array.reshape(-1, 2) if one or array.shape == (0,) else array
+    if array.ndim != 2 or array.shape[1] != 2:
         raise CutoutError(
             "'positions' must be a SkyCoord or pixels (x, y) of the shape (N, 2); got "
-            f"the shape {positions.shape}."
+            f"the shape {np.shape(positions)}."
         )
-    return positions
-
-
-def _common_unit(planes):
-    """Unit and zero point of the cut-outs: those of all mosaics, else nJy."""
-    units = {plane.unit for plane in planes}
-    points = {lookup(plane.meta, "MAGZERO") for plane in planes}
-    if len(units) == 1 and len(points) == 1:
-        unit, point = units.pop(), points.pop()
-        if not isinstance(point, dict):
-            return ("" if unit is None else unit), point
-    return "nJy", None
+    return array, one
 
 
 def _window(plane, corner, size, scale):
-    """Data, NaN where bad, and uncertainty (kind, array) of a band in a window."""
+    """Data of a band in a window, NaN where bad, and its errors or None."""
     pixels = np.full((size, size), np.nan)
     window, image = overlap(plane.data.shape, corner, size)
     pixels[window] = plane.data[image]
@@ -310,19 +348,11 @@ def _window(plane, corner, size, scale):
         return pixels, None
     kind, array, unit = plane.uncertainty
     power, factor = sigma_of(kind, unit, plane.unit, scale)
-    values = np.full((size, size), 0.0 if kind == "ivar" else np.nan)
-    values[window] = array[image]
-    return pixels, (kind, values * factor ** (1 / power))
-
-
-def _as_kind(kind, values, wanted):
-    """Values of one kind of uncertainty as another kind."""
-    if kind == wanted:
-        return values
-    powers = {"std": 1.0, "var": 2.0, "ivar": -2.0}
+    errors = np.full((size, size), np.nan)
+    errors[window] = array[image]
     with np.errstate(all="ignore"):
-        out = np.abs(values) ** (powers[wanted] / powers[kind])
-    return np.where(np.isfinite(out), out, np.nan)
+        errors = factor * errors**power
+    return pixels, np.where(np.isfinite(errors) & (errors > 0), errors, np.nan)
 
 
 def _framed(psf, shape):

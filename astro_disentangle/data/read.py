@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.coordinates import SkyCoord
 
+from astro_disentangle.data.cutout import SurveyCutout
 from astro_disentangle.data.layout import lay_out
 from astro_disentangle.data.match import match_bands, survey_of
 from astro_disentangle.data.measure import source_flags
@@ -27,6 +28,9 @@ __all__ = ["Cutouts", "read_cutouts"]
 #: unusable unless a band has at least this many good ones.
 _BAD_SHARE = 0.05
 _USABLE_SHARE = 0.5
+_DYADIC = 4096
+#: Flags that a cut-out brings with it because its pixels no longer tell.
+_BROUGHT = FLAGS.PADDED | FLAGS.NO_WCS | FLAGS.ASSUMED_UNIT
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,11 @@ class Cutouts:
     sky : `~numpy.ndarray`
         Shape (N, 2), right ascension and declination of each galaxy, ICRS, degrees;
         NaN without a WCS.
-    wcs : list
-        2-D celestial WCS of the band that sets the grid of each cut-out, or None.
     """
 
     batch: object
     object_id: list
     sky: np.ndarray
-    wcs: list
 
     def __len__(self):
         return len(self.object_id)
@@ -76,7 +77,6 @@ class _Row:
     key: int
     object_id: str
     sky: tuple
-    wcs: object
 
 
 def read_cutouts(cutouts, survey=None, position=None):
@@ -99,7 +99,7 @@ def read_cutouts(cutouts, survey=None, position=None):
     Returns
     -------
     cutouts : `Cutouts`
-        The batch, names, sky positions and WCS.
+        The batch, names and sky positions.
 
     Raises
     ------
@@ -138,7 +138,6 @@ def read_cutouts(cutouts, survey=None, position=None):
         batch=_batch(rows),
         object_id=[row.object_id for row in rows],
         sky=np.array([row.sky for row in rows], dtype=float),
-        wcs=[row.wcs for row in rows],
     )
 
 
@@ -152,8 +151,12 @@ def _read_row(cutout, survey, position):
     _check_field(layout.shape, place, survey)
     windows = read_windows(layout, survey)
     pixels, good = windows.pixels, windows.good
-    flags = windows.flags | _flags(layout, windows, survey)
-    galaxy = (place.x - windows.corner[0], place.y - windows.corner[1])
+    brought = cutout.flags if isinstance(cutout, SurveyCutout) else 0
+    flags = windows.flags | _flags(layout, windows, survey, brought)
+    # On a dyadic grid of positions whole pixels can be added in float32 without
+    # rounding, which would depend on the other rows of a batch.
+    galaxy = np.array([place.x - windows.corner[0], place.y - windows.corner[1]])
+    galaxy = np.round(galaxy * _DYADIC) / _DYADIC
     if flags & FLAGS.UNUSABLE:
         pixels[:], good[:] = 0.0, False
     else:
@@ -172,32 +175,48 @@ def _read_row(cutout, survey, position):
         key=number,
         object_id=object_id,
         sky=(np.nan, np.nan) if place.sky is None else place.sky,
-        wcs=layout.wcs,
     )
 
 
-def _flags(layout, windows, survey):
+def _flags(layout, windows, survey, brought):
     """What is less than ordinary about the window, apart from the source in it."""
-    flags = 0
+    flags = brought & _BROUGHT
     plane, _ = next(iter(layout.bands.values()))
     if layout.wcs is None or lookup(plane.meta, "NORTH_UP") == "assumed":
         flags |= FLAGS.NO_WCS
     if abs(layout.place.scale / survey.pixel_scale - 1) > 0.02:
         flags |= FLAGS.PIXEL_SCALE
-    if len(layout.bands) < len(survey.bands):
+    inside, good = windows.inside, windows.good
+    seen = [index for index in layout.bands if good[index].any()]
+    if len(seen) < len(survey.bands):
         flags |= FLAGS.MISSING_BANDS
-    chosen = list(layout.bands)
-    inside, good = windows.inside[chosen], windows.good[chosen]
-    if not np.isfinite(windows.psf_fwhm[chosen]).all():
+    if not (seen and brought & FLAGS.MISSING_BANDS):
+        # A band that is there and has not one good pixel is a bad one.
+        seen = list(layout.bands)
+    inside, good = inside[seen], good[seen]
+    if not np.isfinite(windows.psf_fwhm[seen]).all():
         flags |= FLAGS.NO_PSF
     if not good.all():
-        if (inside & ~good).mean((1, 2)).max() > _BAD_SHARE:
+        field = _field(layout.place, windows.corner, survey, good.shape[1:])
+        inside, good = inside[:, field], good[:, field]
+        if (inside & ~good).mean(1).max() > _BAD_SHARE:
             flags |= FLAGS.BAD_PIXELS
         if not inside.all():
             flags |= FLAGS.PADDED
-        if good.mean((1, 2)).max() < _USABLE_SHARE:
+        if good.mean(1).max() < _USABLE_SHARE:
             flags |= FLAGS.UNUSABLE
     return flags
+
+
+def _field(place, corner, survey, shape):
+    """Which pixels of a window are in the field of the survey, (n, n) bool."""
+    if shape[0] == survey.stamp_size:
+        return np.ones(shape, bool)
+    # A window that is turned against the sky is larger than the field.
+    y, x = np.indices(shape)
+    offset = np.stack([x + corner[0] - place.x, y + corner[1] - place.y])
+    west, north = np.tensordot(np.linalg.inv(place.matrix), offset, 1)
+    return np.maximum(np.abs(west), np.abs(north)) <= survey.field / 2
 
 
 def _common(planes):

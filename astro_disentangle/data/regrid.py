@@ -7,16 +7,52 @@ encoders, this is for single images that users give or get. The grids are relate
 offset from the middle of the new one in its pixels.
 """
 
+import functools
 import math
 
 import numpy as np
 
-__all__ = ["noise_gain", "on_wcs", "regrid", "regrid_psf"]
+__all__ = ["bridge", "noise_gain", "on_wcs", "regrid", "regrid_psf"]
 
 #: Half the side in old pixels, and sub-pixel phases along an axis, of the patch on
 #: which the noise of the new pixels is computed.
 _HALF = 8
 _PHASES = 4
+#: Old pixels around those that a window of new ones covers.
+_MARGIN = 4
+
+
+def bridge(place, own, size):
+    """
+    From the window about a galaxy in one image to its pixels in another.
+
+    Parameters
+    ----------
+    place : `~astro_disentangle.data.geometry.Place`
+        The galaxy in the image that has the pixels.
+    own : `~astro_disentangle.data.geometry.Place`
+        The galaxy in the image of the window.
+    size : int
+        Pixels on a side of the window.
+
+    Returns
+    -------
+    corner : tuple of int
+        Pixel (x, y) of the image where the part that is needed begins.
+    wide : int
+        Pixels on a side of that part.
+    affine : `~numpy.ndarray`
+        Shape (2, 3), for `regrid` of that part to the window.
+    """
+    from astro_disentangle.data.window import window_corner
+
+    matrix = place.matrix @ np.linalg.inv(own.matrix)
+    reach = np.abs(matrix).sum(1).max() * (size / 2 + 0.5)
+    wide = 2 * math.ceil(reach + _MARGIN) + 1
+    corner = window_corner(place, wide)
+    middle = np.array([own.x, own.y]) - window_corner(own, size) - (size - 1) / 2
+    centre = np.array([place.x, place.y]) - corner - matrix @ middle
+    return corner, wide, np.column_stack([matrix, centre])
 
 
 def regrid(images, good, affine, size):
@@ -96,14 +132,15 @@ def regrid_psf(psf, matrix):
     return out / out.sum()
 
 
-def noise_gain(matrix, correlation):
+def noise_gain(matrix, correlation, phase):
     """
     Standard deviation of the noise of a new pixel over that of an old one.
 
     The weights of the old pixels in a new one are found by regridding one image for
     each old pixel, and the noise follows from them and the correlation of the old
     noise, which is separable in x and y. It is the root mean square over sub-pixel
-    phases.
+    phases, or that of the one phase that all pixels have where the grids are turned by
+    quarters and as fine as each other.
 
     Parameters
     ----------
@@ -111,6 +148,8 @@ def noise_gain(matrix, correlation):
         Shape (2, 2), ``M``.
     correlation : sequence of float
         Correlation of the old noise at lags 1, 2, 3 px along an axis; 0 beyond.
+    phase : sequence of float
+        Distance (x, y) of a new pixel from the nearest old one.
 
     Returns
     -------
@@ -121,9 +160,23 @@ def noise_gain(matrix, correlation):
     --------
     >>> import numpy as np
     >>> from astro_disentangle.data.regrid import noise_gain
-    >>> noise_gain(np.eye(2), (0.0, 0.0, 0.0)) < 1
+    >>> round(noise_gain(np.eye(2), (0.0, 0.0, 0.0), (0.0, 0.0)), 3)
+    1.0
+    >>> noise_gain(np.eye(2), (0.0, 0.0, 0.0), (0.5, 0.5)) < 0.8
     True
     """
+    quarter = np.abs(np.abs(matrix) - np.round(np.abs(matrix))).max() < 1e-3
+    if not (quarter and abs(abs(np.linalg.det(matrix)) - 1) < 1e-3):
+        phase = None
+    # Galaxies of one image have all but the same matrix.
+    rounded = tuple(np.round(matrix, 4).ravel().tolist())
+    phase = None if phase is None else tuple(np.round(phase, 3).tolist())
+    return _noise_gain(rounded, tuple(correlation), phase)
+
+
+@functools.lru_cache(maxsize=256)
+def _noise_gain(numbers, correlation, phase):
+    matrix = np.reshape(numbers, (2, 2))
     reach = _HALF + math.ceil(np.abs(matrix).sum(1).max())
     side = 2 * reach + 1
     impulses = np.eye(side * side).reshape(-1, side, side)
@@ -134,14 +187,14 @@ def noise_gain(matrix, correlation):
     place = np.arange(side)
     along = lags[np.abs(place[:, None] - place)]
     total = 0.0
-    phases = (np.arange(_PHASES) + 0.5) / _PHASES - 0.5
-    for x in phases:
-        for y in phases:
-            affine = np.column_stack([matrix, reach + np.array([x, y])])
-            weights, _ = regrid(impulses, np.ones_like(impulses, bool), affine, 1)
-            weights = weights.reshape(side, side)
-            total += (weights * (along @ weights @ along)).sum()
-    return math.sqrt(max(total, 0.0)) / _PHASES
+    steps = (np.arange(_PHASES) + 0.5) / _PHASES - 0.5
+    phases = [(x, y) for x in steps for y in steps] if phase is None else [phase]
+    for place in phases:
+        affine = np.column_stack([matrix, reach + np.array(place)])
+        weights, _ = regrid(impulses, np.ones_like(impulses, bool), affine, 1)
+        weights = weights.reshape(side, side)
+        total += (weights * (along @ weights @ along)).sum()
+    return math.sqrt(max(total, 0.0) / len(phases))
 
 
 def on_wcs(images, place, shape, scale):
@@ -163,8 +216,9 @@ def on_wcs(images, place, shape, scale):
     -------
     images : `~numpy.ndarray`
         Shape (..., ny, nx); NaN beyond the stamps.
-    matrix : `~numpy.ndarray`
-        Shape (2, 2), ``M``.
+    affine : `~numpy.ndarray`
+        Shape (2, 3), the columns of ``M`` and the pixel (x, y) of the stamps at pixel
+        (0, 0) of the new image.
     """
     from astro_disentangle.data.window import overlap, window_corner
 
@@ -179,4 +233,5 @@ def on_wcs(images, place, shape, scale):
     out = np.full((*images.shape[:-2], *shape), np.nan, images.dtype)
     window, image = overlap(shape, corner, size)
     out[(..., *image)] = np.where(good, part, np.nan)[(..., *window)]
-    return out, matrix
+    origin = middle - matrix @ [place.x, place.y]
+    return out, np.column_stack([matrix, origin])

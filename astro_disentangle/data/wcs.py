@@ -67,6 +67,11 @@ def celestial(wcs):
             raise CutoutError("'wcs' has numbers that are not finite.")
         return wcs
     low = getattr(wcs, "low_level_wcs", wcs)
+    if not hasattr(low, "pixel_n_dim"):
+        raise CutoutError(
+            f"'wcs' must be a WCS; got {type(wcs).__name__}. Make one of a header with "
+            "astropy.wcs.WCS(header)."
+        )
     if low.pixel_n_dim != 2 or low.world_n_dim != 2:
         raise CutoutError(
             "'wcs' must be a 2-D celestial WCS; got one of "
@@ -382,4 +387,6 @@ def windowed_wcs(wcs, corner, size):
 
 def _has_tables(wcs):
     """Whether a WCS has distortions that are tables on its pixels."""
-    return any(part is not None for part in (wcs.cpdis1, wcs.cpdis2, wcs.det2im1))
+    return any(
+        part is not None for part in (wcs.cpdis1, wcs.cpdis2, wcs.det2im1, wcs.det2im2)
+    )

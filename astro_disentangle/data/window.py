@@ -5,7 +5,6 @@ Only the window, and for the noise its surroundings, are read from the arrays. B
 the grid of the reference band are taken as they are, the others are resampled to it.
 """
 
-import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,19 @@ import numpy as np
 
 from astro_disentangle.data.geometry import window_size
 from astro_disentangle.data.measure import around_peak, measure_fwhm, measure_noise
-from astro_disentangle.data.regrid import regrid
+from astro_disentangle.data.regrid import bridge, regrid
 from astro_disentangle.data.units import lookup, nanojansky_per, sigma_of
 from astro_disentangle.quality import FLAGS, CutoutError
 
-__all__ = ["Windows", "overlap", "psf_fwhm", "read_windows", "window_corner"]
+__all__ = [
+    "Windows",
+    "around_noise",
+    "is_native",
+    "overlap",
+    "psf_fwhm",
+    "read_windows",
+    "window_corner",
+]
 
 #: Nothing in the sky is brighter: 1e15 nJy is AB magnitude -6 in one pixel.
 _BRIGHTEST = 1e15
@@ -26,8 +33,6 @@ _BRIGHTEST = 1e15
 _NATIVE = 0.02
 #: Largest side of the region in which noise is measured, px.
 _WIDEST = 160
-#: Pixels around the window of a band that is resampled.
-_MARGIN = 4
 
 
 def window_corner(place, size):
@@ -107,8 +112,7 @@ def read_windows(layout, survey):
     entries, odd = [], []
     for index, (plane, place) in layout.bands.items():
         if layout.congruent(place, size):
-            at = corner if place is layout.place else window_corner(place, size)
-            entries.append((index, plane, place, at))
+            entries.append((index, plane, place, layout.corner(place, corner)))
         else:
             odd.append((index, plane, place))
     if entries:
@@ -240,18 +244,13 @@ def _load(entries, size, survey):
 def _noise(entry, good, errors, factor, size, survey):
     """Noise of the sky in a pixel of the survey, nJy, and flags."""
     _, plane, place, corner = entry
-    ratio = place.scale / survey.pixel_scale
-    native = abs(ratio - 1) <= _NATIVE
     if plane.uncertainty is None:
-        # A larger region has more sky than the window of a large galaxy.
-        wide = min(3 * size, _WIDEST)
-        shift = (wide - size) // 2
-        around = _around(plane, place, (corner[0] - shift, corner[1] - shift), wide)
-        sigma = factor * measure_noise(
-            *around,
-            survey.noise_correlation if native else (),
-            lag=max(2, round(2 / ratio)),
-        )
+        told = lookup(plane.meta, "SKYSIGMA")
+        told = lookup(told, plane.band) if isinstance(told, Mapping) else told
+        if isinstance(told, numbers.Real) and told > 0:
+            sigma = factor * told
+        else:
+            sigma = factor * _measured(plane, place, corner, size, survey)
         flags = FLAGS.NO_UNCERTAINTY
     else:
         kind, _, unit = plane.uncertainty
@@ -261,12 +260,60 @@ def _noise(entry, good, errors, factor, size, survey):
         if good.any():
             sigma = scale * _median(errors if good.all() else errors[good]) ** power
         told = lookup(plane.meta, "NOISEFAC")
-        if isinstance(told, numbers.Real) and told > 0:
+        if isinstance(told, numbers.Real) and 0 < told < np.inf:
             sigma *= told
-        elif native:
+        elif is_native(place, survey):
             sigma *= survey.noise_factor
-    # The same noise per area, in the survey's own pixels.
-    return (sigma if native else sigma / ratio), flags
+    return _per_survey_pixel(sigma, place, survey), flags
+
+
+def is_native(place, survey):
+    """Whether an image has the pixel scale of its survey, to 2% (bool)."""
+    return abs(place.scale / survey.pixel_scale - 1) <= _NATIVE
+
+
+def _per_survey_pixel(sigma, place, survey):
+    """The same noise per area, in the survey's own pixels."""
+    if is_native(place, survey):
+        return sigma
+    return sigma * survey.pixel_scale / place.scale
+
+
+def around_noise(plane, place, size, survey):
+    """
+    Noise of a band, measured around a galaxy.
+
+    Parameters
+    ----------
+    plane : `~astro_disentangle.data.unpack.Plane`
+        The band.
+    place : `~astro_disentangle.data.geometry.Place`
+        The galaxy in it.
+    size : int
+        Pixels on a side of the window about the galaxy.
+    survey : `~astro_disentangle.Survey`
+        The survey.
+
+    Returns
+    -------
+    noise : float
+        Standard deviation of the sky in a pixel of the survey in nJy; NaN if it
+        cannot be had.
+    """
+    factor, _ = nanojansky_per(plane.unit, survey, plane.meta, plane.band)
+    sigma = _measured(plane, place, window_corner(place, size), size, survey)
+    return _per_survey_pixel(factor * sigma, place, survey)
+
+
+def _measured(plane, place, corner, size, survey):
+    """Noise of a pixel of a band in its own unit, measured around a window."""
+    # A larger region has more sky than the window of a large galaxy.
+    wide = min(3 * size, _WIDEST)
+    shift = (wide - size) // 2
+    around = _around(plane, place, (corner[0] - shift, corner[1] - shift), wide)
+    native = is_native(place, survey)
+    lag = max(2, round(2 * survey.pixel_scale / place.scale))
+    return measure_noise(*around, survey.noise_correlation if native else (), lag=lag)
 
 
 def _median(values):
@@ -290,16 +337,8 @@ def _around(plane, place, corner, size):
 
 def _regridded(index, plane, place, layout, size, survey):
     """One band on other pixels than those of the reference, brought to them."""
-    own = layout.place
-    change = place.matrix @ np.linalg.inv(own.matrix)
-    reach = np.abs(change).sum(1).max() * (size / 2 + 0.5)
-    wide = 2 * math.ceil(reach + _MARGIN) + 1
-    corner = window_corner(place, wide)
+    corner, wide, affine = bridge(place, layout.place, size)
     part = _load([(index, plane, place, corner)], wide, survey)
-    # The galaxy in the reference window, counted from the window's middle.
-    middle = np.array([own.x, own.y]) - window_corner(own, size) - (size - 1) / 2
-    centre = np.array([place.x, place.y]) - corner - change @ middle
-    affine = np.column_stack([change, centre])
     pixels, good = regrid(part.pixels, part.good, affine, size)
     _, inside = regrid(part.pixels, part.inside, affine, size)
     return Windows(pixels, good, inside, part.noise, None, None, part.flags)

@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """From tensors back to the sky."""
 
+import copy
+
 import numpy as np
 from astropy.nddata import StdDevUncertainty
 
@@ -13,7 +15,13 @@ from astro_disentangle.data.wcs import celestial, tangent_wcs
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.survey import get_survey
 
-__all__ = ["row_to_cutout", "survey_psf", "to_cutout", "view_on_wcs"]
+__all__ = [
+    "checked_target",
+    "row_to_cutout",
+    "survey_psf",
+    "to_cutout",
+    "view_on_wcs",
+]
 
 
 def to_cutout(
@@ -172,12 +180,10 @@ def view_on_wcs(samples, survey, sky, wcs, *, noise, psf_fwhm):
     -------
     samples : `~numpy.ndarray`
         Shape (S, C, ny, nx), nJy per pixel; NaN beyond the stamp.
-    noise : `~numpy.ndarray`
-        Shape (C,), nJy.
-    psf : `~numpy.ndarray`
-        Shape (C, h, w).
-    scale : float
-        Pixel scale in arcsec.
+    parts : dict
+        ``wcs``; ``noise``, shape (C,), nJy; ``psf``, shape (C, h, w); ``meta`` with
+        pixel scale, place of the galaxy, and ``NOISEFAC``, by which the noise of a
+        pixel has to be multiplied in sums over many of them.
 
     Raises
     ------
@@ -185,28 +191,63 @@ def view_on_wcs(samples, survey, sky, wcs, *, noise, psf_fwhm):
         If the galaxy has no position, or one outside of the image, or ``wcs`` does not
         say how large the image is.
     """
-    wcs = celestial(wcs)
-    size = None if wcs is None else getattr(wcs, "pixel_shape", None)
+    wcs, shape = checked_target(wcs)
+    if sky is None:
+        raise CutoutError(
+            "'wcs' needs the sky position of the galaxy, and the cut-out has no WCS."
+        )
+    try:
+        place = locate(wcs, shape, survey, position=sky, upright=False)
+    except SurveyMismatchError as error:
+        raise CutoutError(f"'wcs' does not suit {survey.name}: {error}") from error
+    samples, affine = on_wcs(samples, place, shape, survey.pixel_scale)
+    matrix, origin = affine[:, :2], affine[:, 2]
+    phase = origin - np.round(origin)
+    gain = noise_gain(matrix, survey.noise_correlation, phase)
+    psf = np.stack(
+        [regrid_psf(image, matrix) for image in survey_psf(survey, psf_fwhm)]
+    )
+    ratio = place.scale / survey.pixel_scale
+    meta = {
+        "PIXSCALE": place.scale,
+        "XGALAXY": place.x,
+        "YGALAXY": place.y,
+        "NOISEFAC": ratio / gain,
+    }
+    parts = {"wcs": wcs, "noise": noise * gain, "psf": psf.astype(np.float32)}
+    return samples, parts | {"meta": meta}
+
+
+def checked_target(wcs):
+    """
+    The WCS of an image that a view is wanted on, and the shape of the image.
+
+    Parameters
+    ----------
+    wcs : WCS
+        As the user gave it; it is not changed.
+
+    Returns
+    -------
+    wcs : WCS
+        A copy of its 2-D celestial part.
+    shape : tuple of int
+        (ny, nx).
+
+    Raises
+    ------
+    CutoutError
+        If it is no celestial WCS, or does not say how large the image is.
+    """
+    wcs = copy.deepcopy(celestial(wcs))
+    low = getattr(wcs, "low_level_wcs", wcs)
+    size = None if wcs is None else low.pixel_shape
     if size is None or len(size) != 2 or None in size:
         raise CutoutError(
             "'wcs' must be a 2-D celestial WCS that knows the size of its image; set "
             "wcs.pixel_shape = (nx, ny)."
         )
-    if sky is None:
-        raise CutoutError(
-            "'wcs' needs the sky position of the galaxy, and the cut-out has no WCS."
-        )
-    shape = (int(size[1]), int(size[0]))
-    try:
-        place = locate(wcs, shape, survey, position=sky, upright=False)
-    except SurveyMismatchError as error:
-        raise CutoutError(f"'wcs' does not suit {survey.name}: {error}") from error
-    samples, matrix = on_wcs(samples, place, shape, survey.pixel_scale)
-    noise = noise * noise_gain(matrix, survey.noise_correlation)
-    psf = np.stack(
-        [regrid_psf(image, matrix) for image in survey_psf(survey, psf_fwhm)]
-    )
-    return samples, noise, psf.astype(np.float32), place.scale
+    return wcs, (int(size[1]), int(size[0]))
 
 
 def row_to_cutout(batch, row, *, coord=None, meta=None):

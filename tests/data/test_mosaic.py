@@ -119,7 +119,7 @@ def test_units_and_kinds_of_uncertainty():
     assert np.allclose(view.uncertainty.array, 0.05 * 0.262, rtol=1e-4)
     alone = SurveyCutout.from_image({"r": other}, SKY, survey="legacy")
     assert str(alone.unit) == "nmgy" and alone.meta["NOISEFAC"] == 1.0
-    assert alone.uncertainty.uncertainty_type == "ivar"
+    assert alone.uncertainty.uncertainty_type == "std"
 
 
 def test_beyond_the_edge():
@@ -205,6 +205,104 @@ def test_refusals():
         SurveyCutout.from_image(
             {"r": image}, places(), survey="legacy", object_id=["a"]
         )
+
+
+def test_noise_is_that_of_the_mosaic():
+    """Also where it has to be measured, and where a band is resampled."""
+    options = {"uncertainty": None, "noise": 2.0}
+    images = {
+        "g": mosaic(0.262, (300, 300), **options),
+        "r": mosaic(0.55, (300, 300), seed=3, **options),
+    }
+    view = SurveyCutout.from_image(images, SKY, survey="legacy")
+    assert view.uncertainty is None and set(view.meta["SKYSIGMA"]) == {"g", "r"}
+    cut = read_cutouts(view)
+    whole = read_cutouts(images, survey="legacy", position=SKY)
+    assert "NO_UNCERTAINTY" in decode_flags(cut.batch.flags[0])
+    assert torch.allclose(cut.batch.noise, whole.batch.noise, rtol=0.05, equal_nan=True)
+    # White noise of 2 nJy per arcsec, whatever the pixels are.
+    assert np.allclose(cut.batch.noise[0, :2].numpy(), 2.0 * 0.262, rtol=0.15)
+    images["g"] = mosaic(0.262, (300, 300), noise=2.0)
+    cut = read_cutouts(SurveyCutout.from_image(images, SKY, survey="legacy"))
+    expected = [2.0 * 0.262 * 0.89, whole.batch.noise[0, 1].item()]
+    assert np.allclose(cut.batch.noise[0, :2].numpy(), expected, rtol=0.05)
+
+
+def test_psf_of_coarser_pixels():
+    images = {
+        "g": mosaic(0.1, (400, 400), psf=render_psf(0.35, 3.0, 0.1, 41)),
+        "r": mosaic(0.29, (300, 300), psf=render_psf(0.9, 3.0, 0.29, 24)),
+    }
+    view = SurveyCutout.from_image(images, SKY, survey="legacy")
+    assert view.psf.shape == (2, 41, 41)
+    widths = read_cutouts(view).batch.psf_fwhm[0, :2].numpy()
+    assert np.allclose(widths, [0.35, 0.9], rtol=0.03)
+
+
+def test_steps_of_a_variance_map():
+    """A spline swings at a step, and no variance becomes zero."""
+    image = mosaic(0.3, (300, 300), 20)
+    error = np.where(np.arange(300) < 152, 0.1, 1.0) * np.ones((300, 300))
+    images = {"g": mosaic(0.262, (300, 300)), "r": image}
+    image.uncertainty = StdDevUncertainty(error)
+    view = SurveyCutout.from_image(images, SKY, survey="legacy")
+    scale = 0.262 / 0.3
+    got = view["r"].uncertainty.array / scale
+    assert got.min() > 0.099 and got.max() < 1.001 and not view["r"].mask.any()
+
+
+def test_catalogues_with_holes():
+    """A position that is no number is a flagged row, and so is one far away."""
+    image = {"r": mosaic(0.262, (200, 200))}
+    sky = SkyCoord([150.1, np.nan, 150.3], [2.2, np.nan, 2.2], unit="deg")
+    views = SurveyCutout.from_image(image, sky, survey="legacy", object_id=list("abc"))
+    assert [bool(v.flags & FLAGS.UNUSABLE) for v in views] == [False, True, True]
+    assert views[1].wcs is None
+    pairs = PairedCutouts.from_images(
+        {"r": mosaic(0.168, (300, 300))}, image, sky, surveys=("hsc", "legacy")
+    )
+    assert [bool(f & FLAGS.UNUSABLE) for f in pairs.flags] == [False, True, True]
+    assert [v.meta["OBJECT_ID"] for v in views[np.array([True, False, True])]] == [
+        "a",
+        "c",
+    ]
+    assert len(SurveyCutout.from_image(image, [], survey="legacy")) == 0
+    listed = SurveyCutout.from_image(image, [sky[0], sky[2]], survey="legacy")
+    assert len(listed) == 2
+    views = SurveyCutout.from_image(image, [(-300.0, 5.0)], survey="legacy")
+    there = image["r"].wcs.pixel_to_world(-300, 5)
+    place = SkyCoord(*read_cutouts(views).sky[0], unit="deg")
+    assert place.separation(there) < 0.2 * u.arcsec
+
+
+def test_what_is_wrong_with_the_mosaics_is_said():
+    """Only a place outside of them makes a row unusable without a word."""
+    images = {
+        "g": mosaic(0.262, (200, 200)),
+        "r": CCDData(np.ones((90, 80)), unit="nJy"),
+    }
+    views = SurveyCutout.from_image(images, [(100, 100)], survey="legacy")
+    with pytest.raises(CutoutError, match="brought together by their WCS"):
+        views[0]
+    with pytest.raises(CutoutError, match="flux per pixel"):
+        SurveyCutout.from_image(
+            {"r": CCDData(np.ones((90, 80)), unit="nJy / arcsec2")},
+            [(40, 40)],
+            survey="legacy",
+        )
+
+
+def test_flags_travel_with_the_cutout():
+    image = {"r": mosaic(0.262, (200, 200)), "g": mosaic(0.262, (200, 200))}
+    for position, name in (((6.0, 60.0), "PADDED"), ((100, 100), None)):
+        cut = read_cutouts(SurveyCutout.from_image(image, position, survey="legacy"))
+        whole = read_cutouts(image, survey="legacy", position=position)
+        expected = set(decode_flags(whole.batch.flags[0]))
+        found = set(decode_flags(cut.batch.flags[0]))
+        assert expected <= found and (name is None or name in found)
+    image["r"] = CCDData(image["r"].data, wcs=image["r"].wcs, unit="")
+    cut = read_cutouts(SurveyCutout.from_image(image, SKY, survey="legacy"))
+    assert cut.batch.flags[0] & FLAGS.ASSUMED_UNIT
 
 
 def test_real_mosaics(real_data):

@@ -738,3 +738,51 @@ def test_noise_of_real_images(real_data):
     known = read_cutouts([{"r": image}] * 3, "hsc", places).batch.noise[:, 1]
     found = read_cutouts([{"r": bare}] * 3, "hsc", places).batch.noise[:, 1]
     assert np.allclose(found, known, rtol=0.08)
+
+
+@pytest.mark.parametrize("row", range(6))
+def test_congruent_bands_are_never_a_pixel_apart(row):
+    """The galaxy in the middle of a pixel, up to rounding that differs by band."""
+    rng = np.random.default_rng(row)
+    images = {}
+    for band, (x, y) in {"g": (30, 29), "r": (33, 34), "z": (31, 28)}.items():
+        place = np.array([x, y]) + rng.normal(0, 1e-7, 2) + 0.01 * (band == "z")
+        image, wcs = seen(0, 1, 0.262, (64, 64), place)
+        images[band] = CCDData(image, unit="nmgy", wcs=wcs)
+    for read in (
+        read_cutouts(images, survey="legacy", position=SKY),
+        read_cutouts(SurveyCutout.from_image(images, SKY, survey="legacy")),
+    ):
+        peaks = {int(read.batch.pixels[0, i].argmax()) for i in (0, 1, 3)}
+        assert len(peaks) == 1
+
+
+def test_what_is_usable_does_not_depend_on_the_orientation():
+    """Near an edge the same part of the field is there, however the image lies."""
+    found = {}
+    for angle in (0, 45):
+        matrix = turned(angle, 1)
+        place = np.array([6.0, 40.0])
+        wcs = tangent_wcs(SKY, matrix, *place, (80, 80))
+        image = galaxy((80, 80), place)
+        error = StdDevUncertainty(np.full((80, 80), 0.05))
+        found[angle] = names(
+            read_cutouts(mapping(image, wcs=wcs, error=error), "legacy", SKY)
+        )
+    assert found[0] == found[45] == ["PADDED"]
+
+
+def test_rows_keep_their_bits_beside_larger_windows():
+    plain = mapping()
+    others = []
+    for angle in (20, 40):
+        wcs = tangent_wcs(SKY, turned(angle, 1), 39.5, 39.5, (80, 80))
+        error = StdDevUncertainty(np.full((80, 80), 0.05))
+        others.append(mapping(galaxy((80, 80)), wcs=wcs, error=error))
+    for image in plain.values():
+        image.wcs = tangent_wcs(SKY, np.eye(2) / 0.262, 24.3137, 24.7771, (50, 50))
+    views = [
+        read_cutouts([plain, other], survey="legacy", position=SKY).batch.view()[0][0]
+        for other in others
+    ]
+    assert torch.equal(*views)
