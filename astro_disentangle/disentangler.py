@@ -9,6 +9,7 @@ its decoder turns latents into pixels, and those go back to the sky as
 
 import dataclasses
 import itertools
+import warnings
 from pathlib import Path
 
 import astropy.units as u
@@ -24,6 +25,7 @@ from astro_disentangle.data.read import Cutouts, read_cutouts
 from astro_disentangle.data.stream import check_own_survey, each_cutout, is_one
 from astro_disentangle.data.write import checked_target, to_cutout, view_on_wcs
 from astro_disentangle.estimator import Estimator
+from astro_disentangle.evaluation.properties import SIMULATED, fit_properties
 from astro_disentangle.evaluation.similarity import match_latents
 from astro_disentangle.keys import seed_of, torch_generator
 from astro_disentangle.model.bank import Conditions, InstrumentBank
@@ -87,6 +89,8 @@ class Disentangler(Estimator):
     ----------
     history_ : `~astropy.table.QTable`
         Loss and its terms during training.
+    heads_ : dict of str to `~astro_disentangle.evaluation.properties.Properties`
+        What `predict` reads, from ``"physics"`` and from ``"instrument.SURVEY"``.
     sha256_ : str
         Digest of the weights file, once loaded or saved, else ``""``.
 
@@ -248,6 +252,148 @@ class Disentangler(Estimator):
         members = network.instrument.members(view)
         own = torch.eye(len(batch), dtype=torch.bool, device=members.device)
         return network.physics(view), network.instrument.pool(members, own)
+
+    # --- from latents to properties and to other galaxies ---------------------
+
+    def predict(
+        self, cutouts, *, survey=None, position=None, batch_size=64, progress=False
+    ):
+        """
+        Properties of galaxies and observations, with uncertainties.
+
+        Those of the packaged weights were learned from simulated galaxies, and are no
+        better than these. `fit_properties` learns yours.
+
+        Parameters
+        ----------
+        cutouts, survey, position, batch_size, progress
+            As for `transform`.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            ``object_id``, ``survey``, ``coord`` and ``flags`` as from `transform`; for
+            each property a column of N Quantities and, as ``NAME_err``, its standard
+            deviation: from ``physics`` ``redshift``, ``log_mass`` (dex(solMass)),
+            ``magnitude`` (HSC i, ABmag), ``r_half`` (circularised half-light radius,
+            arcsec), ``bulge_fraction``, ``e1`` and ``e2``, or those of
+            `fit_properties`; from ``instrument`` ``psf_fwhm_BAND`` (arcsec) and
+            ``depth_BAND`` (5 sigma point source, ABmag). Unusable rows are NaN.
+            ``meta["PHYSICS"]`` and ``meta["INSTRUM"]`` say what each was learned from.
+
+        Raises
+        ------
+        NotFittedError
+            If there are no weights, or none for properties.
+        CutoutError, SurveyMismatchError
+            As `transform`.
+
+        Warns
+        -----
+        UserWarning
+            If the properties were learned from simulated galaxies.
+
+        Examples
+        --------
+        >>> import warnings
+        >>> from astro_disentangle import Disentangler
+        >>> from astro_disentangle.samples import load_sample
+        >>> model = Disentangler.load()
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     table = model.predict(load_sample("legacy_round"), survey="legacy")
+        >>> str(table["r_half"].unit), len(table["redshift_err"])
+        ('arcsec', 1)
+        """
+        self._fitted()
+        if not self.heads_:
+            raise NotFittedError(
+                "this Disentangler has nothing to read properties with; call "
+                "fit_properties() first."
+            )
+        latents = self._latents(
+            cutouts, survey, position, batch_size=batch_size, progress=progress
+        )
+        table = latents[
+            [
+                n
+                for n in ("object_id", "survey", "coord", "flags")
+                if n in latents.colnames
+            ]
+        ]
+        kinds = {"physics": "physics"}
+        kinds["instrument"] = f"instrument.{latents['survey'][0]}"
+        for column, kind in kinds.items():
+            if kind not in self.heads_:
+                continue
+            properties = self.heads_[kind]
+            read = properties.read(latents[column])
+            for name in read.colnames:
+                table[name] = read[name]
+            table.meta[column[:7].upper()] = properties.source
+            if properties.source == SIMULATED:
+                warnings.warn(
+                    f"the properties read from {column!r} were learned from simulated "
+                    "galaxies; fit_properties() learns them from yours.",
+                    stacklevel=2,
+                )
+        return table
+
+    def fit_properties(self, latents_or_cutouts, table, *, survey=None, batch_size=64):
+        """
+        Learn to read properties of your own from physics latents.
+
+        Parameters
+        ----------
+        latents_or_cutouts : `~astropy.table.QTable` or cut-outs
+            N rows from `transform`, of one survey or of several, or N cut-outs. Rows of
+            one ``object_id`` are views of one galaxy.
+        table : `~astropy.table.Table`
+            N rows; each column is a property, of numbers or Quantities. What is masked
+            or not finite is unknown.
+        survey : str or `Survey`, optional
+            Survey of cut-outs; ``meta["SURVEY"]`` by default.
+        batch_size : int
+            Cut-outs at a time.
+
+        Returns
+        -------
+        self : `Disentangler`
+            `predict` then gives these properties.
+
+        Raises
+        ------
+        CutoutError
+            If lengths differ, or a column does not hold numbers.
+        ValueError
+            If a property is known for fewer than 20 galaxies.
+        NotFittedError
+            If there are no weights.
+
+        Examples
+        --------
+        >>> from astropy.table import QTable
+        >>> from astro_disentangle import Disentangler, simulate_pairs
+        >>> model = Disentangler.load()
+        >>> pairs = simulate_pairs(64, random_state=3)
+        >>> labels = QTable({"z": pairs.truth["redshift"]})
+        >>> model = model.fit_properties(pairs.cutouts("hsc"), labels)
+        >>> model.heads_["physics"].names
+        ('z',)
+        """
+        self._fitted()
+        latents = latents_or_cutouts
+        if not isinstance(latents, Table):
+            latents = self._latents(latents, survey, batch_size=batch_size)
+        _, group = np.unique(np.asarray(latents["object_id"]), return_inverse=True)
+        self.heads_["physics"] = fit_properties(
+            latents["physics"],
+            table,
+            group,
+            source="a table of the user",
+            seed=seed_of(self.random_state),
+        )
+        return self
 
     def similar(self, query, catalog, k=10, *, survey=None, batch_size=64):
         """
@@ -767,11 +913,12 @@ class Disentangler(Estimator):
             network.load_state_dict(self.network_.state_dict())
         return network.to(check_device(self.device))
 
-    def _set_fitted(self, network, bank, history, sha256):
+    def _set_fitted(self, network, bank, history, sha256, heads=None):
         self.network_ = network.eval()
         self.bank_ = bank
         self.history_ = QTable(rows=history) if history else QTable()
         self.sha256_ = sha256
+        self.heads_ = dict(heads or {})
         self.n_features_in_ = network.config.physics_size
 
     # --- weights ------------------------------------------------------------------
@@ -815,7 +962,9 @@ class Disentangler(Estimator):
         if dtype not in ("float32", "float16"):
             raise ValueError(f"'dtype' must be 'float32' or 'float16'; got {dtype!r}.")
         history = [dict(zip(row.colnames, row, strict=True)) for row in self.history_]
-        tensors, config = pack(network, self.bank_, self.recipe, history, dtype)
+        tensors, config = pack(
+            network, self.bank_, self.recipe, history, dtype, self.heads_
+        )
         digest = write_checkpoint(path, tensors, config)
         if dtype == "float32":
             # Rounded weights are those of the file, not of this model.
@@ -860,7 +1009,7 @@ class Disentangler(Estimator):
         if dtype not in (None, "float32"):
             raise ValueError(f"'dtype' must be 'float32'; got {dtype!r}.")
         tensors, config, digest = read_checkpoint(path)
-        network, bank, recipe, history = unpack(path, tensors, config)
+        network, bank, recipe, history, heads = unpack(path, tensors, config)
         known = []
         for survey in network.surveys.values():
             described = SURVEYS.get(survey.name)
@@ -875,7 +1024,8 @@ class Disentangler(Estimator):
         model = cls(
             surveys=tuple(known), recipe=recipe, network=changed or None, device=device
         )
-        model._set_fitted(network.to(check_device(device)), bank, history, digest)
+        network = network.to(check_device(device))
+        model._set_fitted(network, bank, history, digest, heads)
         model.loaded_ = True
         return model
 

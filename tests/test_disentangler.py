@@ -11,6 +11,7 @@ import pytest
 import torch
 from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData, NDData, StdDevUncertainty
+from astropy.table import QTable
 from astropy.wcs import WCS
 from conftest import TINY
 from photutils.aperture import (
@@ -801,6 +802,63 @@ def test_weights_outlive_the_description_of_their_survey(tmp_path):
     wide = dataclasses.replace(hsc, pixel_scale=0.2)
     with pytest.raises(SurveyMismatchError, match="knows the surveys"):
         again.translate(cutout, survey=wide)
+
+
+# --- properties --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def test_pairs():
+    return simulate_pairs(256, random_state=77)
+
+
+@pytest.mark.parametrize("survey", ["hsc", "legacy"])
+def test_packaged_properties(model, test_pairs, survey):
+    """Better than the mean of all galaxies, with errors that hold what they say."""
+    with pytest.warns(UserWarning, match="simulated galaxies"):
+        table = model.predict(test_pairs.cutouts(survey))
+    assert table.meta["PHYSICS"] == table.meta["INSTRUM"] == "simulated galaxies"
+    truth = test_pairs.truth
+    galaxy = ~np.asarray(truth["is_star"])
+    for name in ("magnitude", "log_mass", "r_half", "redshift"):
+        assert table[name].unit == truth[name].unit or name == "redshift"
+        apart = np.asarray(
+            table[name].value - getattr(truth[name], "value", truth[name])
+        )
+        apart, error = apart[galaxy], np.asarray(table[f"{name}_err"].value)[galaxy]
+        spread = np.std(np.asarray(getattr(truth[name], "value", truth[name]))[galaxy])
+        print(survey, name, apart.std(), spread, (np.abs(apart) < error).mean())
+        assert apart.std() < 0.9 * spread
+        assert 0.55 < (np.abs(apart) < error).mean() < 0.85
+    for name in ("psf_fwhm_r", "depth_r"):
+        kind = f"{name[:-2]}_{survey}"
+        apart = table[name].value - truth[kind][:, 1].value
+        assert apart.std() < 0.7 * truth[kind][:, 1].value.std()
+
+
+def test_properties_of_ones_own(model, test_pairs, tmp_path):
+    """Labels learned in one survey are read in the other, and kept with the weights."""
+    own = copy.copy(model)
+    own.heads_ = dict(model.heads_)
+    labels = QTable({"mag": test_pairs.truth["magnitude"]})
+    latents = own.transform(test_pairs.cutouts("hsc"))
+    assert own.fit_properties(latents, labels) is own
+    assert "magnitude" in model.heads_["physics"].names
+    own.save(tmp_path / "own.safetensors")
+    own = Disentangler.load(tmp_path / "own.safetensors")
+    with pytest.warns(UserWarning, match="'instrument'"):
+        table = own.predict(test_pairs.cutouts("legacy"))
+    assert table.meta["PHYSICS"] == "a table of the user"
+    assert "magnitude" not in table.colnames and table["mag"].unit == u.ABmag
+    apart = table["mag"].value - test_pairs.truth["magnitude"].value
+    assert apart.std() < 0.7 * test_pairs.truth["magnitude"].value.std()
+
+
+def test_predict_needs_heads(model, galaxies):
+    bare = copy.copy(model)
+    bare.heads_ = {}
+    with pytest.raises(NotFittedError, match="fit_properties"):
+        bare.predict(galaxies["hsc"][0], survey="hsc")
 
 
 def test_survey_against_the_header(model, galaxies):

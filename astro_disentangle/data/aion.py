@@ -118,7 +118,10 @@ def images_of_aion(image, survey=None):
     'nmgy'
     """
     flux = image.flux
-    flux = flux.detach().cpu().numpy() if hasattr(flux, "detach") else np.asarray(flux)
+    if hasattr(flux, "detach"):
+        # numpy has no bfloat16.
+        flux = flux.detach().cpu().float().numpy()
+    flux = np.asarray(flux)
     if flux.ndim != 3 or len(flux) != len(image.bands):
         raise CutoutError(
             f"'flux' must have a plane for each of the bands {list(image.bands)}; got "

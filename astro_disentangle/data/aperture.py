@@ -1,12 +1,18 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """Aperture photometry of cut-outs with correlated pixels."""
 
+import numbers
+
 import astropy.units as u
 import numpy as np
-from astropy.nddata import VarianceUncertainty
 from astropy.table import QTable
 
-from astro_disentangle.data.units import lookup, nanojansky_per
+from astro_disentangle.data.units import (
+    header_value,
+    lookup,
+    nanojansky_per,
+    sigma_of,
+)
 from astro_disentangle.quality import CutoutError
 
 __all__ = ["aperture_flux"]
@@ -19,7 +25,9 @@ def aperture_flux(cutout, aperture):
     Errors are those of the spread of the samples, where there are any. Else they come
     from the uncertainty, with the correlation of the survey's noise where the cut-out
     is in the survey's own pixels and its uncertainty is that of the sky
-    (``meta["NOISEFAC"]`` is 1, as in all that this package paints).
+    (``meta["NOISEFAC"]`` is 1, as in all that this package paints). In other pixels
+    with a known ``NOISEFAC`` they are those of apertures of many pixels, a little
+    too large for small ones.
 
     Parameters
     ----------
@@ -31,12 +39,15 @@ def aperture_flux(cutout, aperture):
     Returns
     -------
     table : `~astropy.table.QTable`
-        Columns ``band``, ``flux`` and ``flux_err`` in nJy.
+        Columns ``band``, ``flux`` and ``flux_err`` in nJy, of shape (C,) or (C, P).
+        Both are NaN where an aperture holds no good pixel, and errors where a good
+        pixel has no uncertainty.
 
     Raises
     ------
     CutoutError
-        If the aperture is on the sky and there is no WCS.
+        If the aperture is on the sky and there is no WCS, or the unit or the kind of
+        the uncertainty is not understood.
 
     Examples
     --------
@@ -72,28 +83,62 @@ def aperture_flux(cutout, aperture):
     if cutout.samples is not None and len(cutout.samples) > 1:
         error = total(cutout.samples).std(0, ddof=1)
     elif cutout.uncertainty is not None:
-        variance = cutout.uncertainty.represent_as(VarianceUncertainty).array
+        sigma = _sigma(cutout)
+        known = np.isfinite(sigma)
+        unknown = total(~known) > 0
+        sigma = np.where(good & known, sigma, 0.0)
         if _is_of_the_sky(cutout):
-            sigma = np.sqrt(np.where(good, variance, 0.0)).astype(float)
             error = _correlated_error(sigma, weights, cutout.survey.noise_correlation)
         else:
             # As photutils has it: a share of a pixel has that share of variance.
-            error = np.sqrt(total(variance))
-    factor, _ = nanojansky_per(cutout.unit, cutout.survey, cutout.meta)
+            error = np.sqrt(total(sigma**2)) * _of_large_areas(cutout)[:, None]
+        error[unknown] = np.nan
+    empty = total(good) == 0
+    flux[empty], error[empty] = np.nan, np.nan
+    factor = [
+        nanojansky_per(cutout.unit, cutout.survey, cutout.meta, band)[0]
+        for band in cutout.bands
+    ]
+    factor = np.array(factor)[:, None]
+    flux, error = flux * factor, error * factor
     if aperture.isscalar:
         flux, error = flux[:, 0], error[:, 0]
     table = QTable()
     table["band"] = list(cutout.bands)
-    table["flux"] = flux * factor * u.nJy
-    table["flux_err"] = error * factor * u.nJy
+    table["flux"] = flux * u.nJy
+    table["flux_err"] = error * u.nJy
     return table
+
+
+def _sigma(cutout):
+    """Standard deviations of the pixels, (C, ny, nx), in the unit of the image."""
+    error = cutout.uncertainty
+    power, scale = sigma_of(error.uncertainty_type, error.unit, cutout.unit, 1.0)
+    with np.errstate(all="ignore"):
+        return scale * np.asarray(error.array, dtype=float) ** power
 
 
 def _is_of_the_sky(cutout):
     """Whether the uncertainty is the survey's own noise, whose correlation is known."""
-    scale = lookup(cutout.meta, "PIXSCALE")
-    native = scale is not None and abs(scale / cutout.survey.pixel_scale - 1) < 0.02
+    scale = header_value("PIXSCALE", lookup(cutout.meta, "PIXSCALE"))
+    native = (
+        isinstance(scale, numbers.Real)
+        and abs(scale / cutout.survey.pixel_scale - 1) < 0.02
+    )
     return lookup(cutout.meta, "NOISEFAC") == 1 and native
+
+
+def _of_large_areas(cutout):
+    """
+    Noise of the sum of many pixels over that of as many independent ones, (C,).
+
+    Where ``NOISEFAC`` is told, noise and scale are known in the survey's own pixels,
+    whose correlation is; elsewhere pixels count as independent.
+    """
+    told = lookup(cutout.meta, "NOISEFAC")
+    factors = [header_value("NOISEFAC", told, band) for band in cutout.bands]
+    whole = 1 + 2 * sum(cutout.survey.noise_correlation)
+    return np.array([1.0 if f is None else f * whole for f in factors])
 
 
 def _correlated_error(sigma, weights, correlation):

@@ -2,12 +2,16 @@
 """One galaxy in all bands of a survey, as an astropy data object."""
 
 import numbers
-import warnings
+from copy import deepcopy
 
 import numpy as np
-from astropy.nddata import CCDData, NDDataRef
+from astropy.nddata import CCDData, NDData, NDDataRef
+from astropy.units import Quantity
 
-from astro_disentangle.data.units import lookup
+from astro_disentangle.data.match import band_names
+from astro_disentangle.data.units import header_value, lookup, nanojansky_per
+from astro_disentangle.data.unpack import psf_images
+from astro_disentangle.data.wcs import celestial
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.survey import get_survey
 
@@ -26,14 +30,17 @@ class SurveyCutout(NDDataRef):
 
     Parameters
     ----------
-    data : array_like or `~astropy.units.Quantity`
-        Shape (C, ny, nx), flux per pixel.
+    data : array_like, `~astropy.units.Quantity` or `~astropy.nddata.NDData`
+        Shape (C, ny, nx), flux per pixel. What is not given below is taken from an
+        `~astropy.nddata.NDData` or `SurveyCutout`.
     survey : str or `~astro_disentangle.Survey`, optional
         The survey; ``meta["SURVEY"]`` by default.
-    bands : sequence of str, optional
-        C names; ``meta["bands"]`` by default.
-    psf : array_like, optional
-        Shape (C, h, w), NaN for a band whose PSF is unknown.
+    bands : str or sequence of str, optional
+        C names, such as ``"gri"``, ``"VIS,Y"`` or a list; ``meta["bands"]`` by
+        default.
+    psf : array_like, model or sequence of them, optional
+        Shape (C, h, w), NaN for a band whose PSF is unknown; or an image or an astropy
+        model of two inputs for all bands; or a model or None for each.
     unit : `~astropy.units.Unit` or str, optional
         Unit of ``data``; that of the survey by default.
     uncertainty : `~astropy.nddata.NDUncertainty`, optional
@@ -41,11 +48,13 @@ class SurveyCutout(NDDataRef):
     mask : array_like, optional
         Shape (C, ny, nx), bool, True where a pixel is bad.
     wcs : `~astropy.wcs.WCS`, optional
-        2-D, celestial.
+        Celestial; of more than two axes those on the sky are kept.
     meta : mapping, optional
-        Anything else; what FITS headers can hold is written to files.
-    flags : int
-        Row flags.
+        Anything else; what FITS headers can hold is written to files. ``PSF_FWHM``
+        and ``PIXSCALE`` are in arcsec or angles, ``MAGZERO`` is an AB magnitude; each
+        may be a mapping of band to it.
+    flags : int, optional
+        Row flags; 0 by default.
     samples : array_like, optional
         Shape (S, C, ny, nx), samples of which ``data`` is the mean, in ``unit``.
     copy : bool
@@ -81,11 +90,22 @@ class SurveyCutout(NDDataRef):
         mask=None,
         wcs=None,
         meta=None,
-        flags=0,
+        flags=None,
         samples=None,
         copy=False,
     ):
-        meta = getattr(data, "meta", None) if meta is None else meta
+        if isinstance(data, NDData):
+            survey = getattr(data, "survey", None) if survey is None else survey
+            bands = getattr(data, "bands", None) if bands is None else bands
+            flags = getattr(data, "flags", None) if flags is None else flags
+            samples = getattr(data, "samples", None) if samples is None else samples
+            uncertainty = data.uncertainty if uncertainty is None else uncertainty
+            unit = data.unit if unit is None else unit
+            mask = data.mask if mask is None else mask
+            meta = data.meta if meta is None else meta
+            wcs = data.wcs if wcs is None else wcs
+            psf = data.psf if psf is None else psf
+            data = data.data
         survey = lookup(meta, "SURVEY") if survey is None else survey
         if survey is None:
             raise SurveyMismatchError(
@@ -99,7 +119,7 @@ class SurveyCutout(NDDataRef):
             data,
             uncertainty=uncertainty,
             mask=mask,
-            wcs=wcs,
+            wcs=celestial(wcs),
             meta=dict(meta) if meta is not None else {},
             unit=unit,
             copy=copy,
@@ -110,7 +130,7 @@ class SurveyCutout(NDDataRef):
             )
         bands = lookup(meta, "BANDS") if bands is None else bands
         self._bands = _checked_bands(bands, self._survey, len(self.data))
-        self.flags = int(flags)
+        self.flags = 0 if flags is None else int(flags)
         if self.mask is not None and np.shape(self.mask) not in ((), self.data.shape):
             raise CutoutError(
                 f"'mask' must have the shape {self.data.shape}; got "
@@ -122,13 +142,7 @@ class SurveyCutout(NDDataRef):
                 f"'uncertainty' must have the shape {self.data.shape}; got "
                 f"{np.shape(error.array)}."
             )
-        psf = getattr(data, "psf", None) if psf is None else psf
-        psf = None if psf is None else np.asarray(psf)
-        if psf is not None and (psf.ndim != 3 or len(psf) != len(self)):
-            raise CutoutError(
-                f"'psf' must have the shape ({len(self)}, h, w); got {psf.shape}."
-            )
-        self._psf = psf
+        self._psf = _stacked(psf_images(psf, len(self)))
         samples = None if samples is None else np.asarray(samples)
         if samples is not None and samples.shape[1:] != self.data.shape:
             raise CutoutError(
@@ -210,25 +224,46 @@ class SurveyCutout(NDDataRef):
         """A band as `CCDData`, some bands, or a part of the cube."""
         if isinstance(item, (str, numbers.Integral)):
             return self._image(self._index(item))
-        if isinstance(item, list):
-            return self._part([self._index(band) for band in item])
         parts = item if isinstance(item, tuple) else (item,)
+        if parts and all(isinstance(part, str) for part in parts):
+            parts = (list(parts),)
         if not 1 <= len(parts) <= 3 or any(p is Ellipsis for p in parts):
             raise CutoutError(f"a cut-out is sliced as [bands, y, x]; got {item!r}.")
-        chosen = parts[0]
-        if isinstance(chosen, slice):
-            chosen = list(range(len(self)))[chosen]
-        elif isinstance(chosen, (list, np.ndarray)):
-            chosen = [self._index(band) for band in chosen]
-        else:
-            chosen = [self._index(chosen)]
-        spatial = [slice(None), slice(None)]
-        spatial[: len(parts) - 1] = parts[1:]
-        return self._part(chosen, *spatial)
+        return self._part(self._chosen(parts[0]), *parts[1:])
+
+    def _chosen(self, item):
+        """Numbers of the bands that an index means."""
+        if isinstance(item, slice):
+            if not _is_plain(item):
+                raise CutoutError(
+                    f"a slice of bands must have whole numbers; got {item!r}. Give a "
+                    "list of names instead."
+                )
+            return list(range(len(self)))[item]
+        if not isinstance(item, (list, np.ndarray)):
+            return [self._index(item)]
+        if np.ndim(item) != 1:
+            raise CutoutError(
+                "bands are chosen by a list of names, numbers or truth values; got one "
+                f"of {np.ndim(item)} dimensions."
+            )
+        if len(item) and all(isinstance(one, (bool, np.bool_)) for one in item):
+            if len(item) != len(self):
+                raise CutoutError(
+                    f"a truth value must be there for each of the {len(self)} bands "
+                    f"{self.bands}; got {len(item)}."
+                )
+            return [int(index) for index in np.flatnonzero(item)]
+        return [self._index(band) for band in item]
 
     def _index(self, band):
-        if isinstance(band, numbers.Integral):
+        if isinstance(band, numbers.Integral) and not isinstance(band, bool):
             return range(len(self))[band]
+        if not isinstance(band, str):
+            raise CutoutError(
+                f"a band is chosen by its name or number; got {band!r}, of the bands "
+                f"{self.bands}."
+            )
         if band not in self.bands:
             raise KeyError(f"no band {band!r}; the cut-out has {self.bands}")
         return self.bands.index(band)
@@ -237,9 +272,11 @@ class SurveyCutout(NDDataRef):
         bounds = []
         for axis, part in zip("yx", (rows, columns), strict=True):
             size = self.data.shape[1 if axis == "y" else 2]
-            if not isinstance(part, slice) or part.step not in (None, 1):
+            plain = isinstance(part, slice) and _is_plain(part)
+            if not plain or part.step not in (None, 1):
                 raise CutoutError(
-                    f"the {axis} axis is sliced without a step; got {part!r}."
+                    f"the {axis} axis is sliced by pixels, without a step; got "
+                    f"{part!r}."
                 )
             start, stop, _ = part.indices(size)
             bounds.append(slice(start, stop))
@@ -288,12 +325,12 @@ class SurveyCutout(NDDataRef):
         if mask is not None:
             mask = np.broadcast_to(mask, self.data.shape)[index]
         psf = None if self.psf is None else self.psf[index]
-        plain = (str, bool, numbers.Real, np.bool_)
-        meta = {
-            key: value.item() if isinstance(value, np.generic) else value
+        told = {
+            key: header_value(key, value, self.bands[index])
             for key, value in self.meta.items()
-            if isinstance(value, plain) and key.upper() not in _OF_THE_CUBE
+            if isinstance(key, str) and key.upper() not in _OF_THE_CUBE
         }
+        meta = {key: value for key, value in told.items() if value is not None}
         meta |= {"SURVEY": self.survey.name, "BAND": self.bands[index]}
         meta["FLAGS"] = self.flags
         return CCDData(
@@ -306,13 +343,116 @@ class SurveyCutout(NDDataRef):
             meta=meta,
         )
 
-    def _arithmetic(self, *args, **kwargs):
-        with warnings.catch_warnings():
-            # astropy drops the PSF and says so; it is kept here.
-            warnings.filterwarnings("ignore", message="Not setting psf")
-            result, options = super()._arithmetic(*args, **kwargs)
-        options |= {"survey": self.survey, "bands": self.bands, "flags": self.flags}
-        return result, options | {"psf": self.psf}
+    # --- arithmetic ------------------------------------------------------------
+
+    def add(self, operand, operand2=None, **kwargs):
+        """
+        Sum with a number, an image or another cut-out.
+
+        Survey, bands, PSF and ``meta`` stay. Samples stay where the operand has no
+        uncertainty, else the result has none.
+
+        Parameters
+        ----------
+        operand : number, array_like, `~astropy.units.Quantity` or NDData
+            What is added, of a shape that goes with the cube's.
+        operand2 : like ``operand``, optional
+            With it the sum is that of ``operand`` and ``operand2``.
+        **kwargs
+            As for `astropy.nddata.NDDataRef.add`.
+
+        Returns
+        -------
+        cutout : `SurveyCutout`
+            The result.
+
+        Raises
+        ------
+        CutoutError
+            If the result is no cube of the same shape, or the zero points of two
+            cut-outs in the same unit differ.
+        SurveyMismatchError
+            If two cut-outs differ in their bands.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from astro_disentangle import SurveyCutout
+        >>> cutout = SurveyCutout(np.ones((1, 9, 9)), survey="hsc", bands="r")
+        >>> cutout.add(cutout).data.max()
+        np.float64(2.0)
+        """
+        return _combined(self, "add", operand, operand2, kwargs)
+
+    def subtract(self, operand, operand2=None, **kwargs):
+        """
+        Difference from a number, an image or another cut-out.
+
+        Parameters
+        ----------
+        operand, operand2, **kwargs
+            As for `add`.
+
+        Returns
+        -------
+        cutout : `SurveyCutout`
+            The result.
+
+        Raises
+        ------
+        CutoutError, SurveyMismatchError
+            As for `add`.
+        """
+        return _combined(self, "subtract", operand, operand2, kwargs)
+
+    def multiply(self, operand, operand2=None, **kwargs):
+        """
+        Product with a number, an image or another cut-out.
+
+        Parameters
+        ----------
+        operand, operand2, **kwargs
+            As for `add`.
+
+        Returns
+        -------
+        cutout : `SurveyCutout`
+            The result.
+
+        Raises
+        ------
+        CutoutError, SurveyMismatchError
+            As for `add`.
+        """
+        return _combined(self, "multiply", operand, operand2, kwargs)
+
+    def divide(self, operand, operand2=None, **kwargs):
+        """
+        Ratio to a number, an image or another cut-out.
+
+        Parameters
+        ----------
+        operand, operand2, **kwargs
+            As for `add`.
+
+        Returns
+        -------
+        cutout : `SurveyCutout`
+            The result.
+
+        Raises
+        ------
+        CutoutError, SurveyMismatchError
+            As for `add`.
+        """
+        return _combined(self, "divide", operand, operand2, kwargs)
+
+    def _arithmetic(self, *_, **__):
+        # Only sums and the like over axes come here.
+        raise CutoutError(
+            "the result must be a cube (band, y, x), which a sum over its axes is not. "
+            "Use NDDataRef(cutout) for it."
+        )
 
     # --- photometry ------------------------------------------------------------
 
@@ -333,14 +473,16 @@ class SurveyCutout(NDDataRef):
         Returns
         -------
         table : `~astropy.table.QTable`
-            Columns ``band``, ``flux`` and ``flux_err`` in nJy, NaN where there
-            is neither sample nor uncertainty; fluxes are (C,), or (C, P) for
-            an aperture with P positions. Masked pixels are left out.
+            Columns ``band``, ``flux`` and ``flux_err`` in nJy; fluxes are (C,), or
+            (C, P) for an aperture with P positions. Masked pixels are left out; an
+            aperture without a good pixel in a band is NaN. Errors are NaN where there
+            is neither sample nor uncertainty.
 
         Raises
         ------
         CutoutError
-            If the aperture is on the sky and there is no WCS.
+            If the aperture is on the sky and there is no WCS, or the unit or the kind
+            of the uncertainty is not understood.
 
         Examples
         --------
@@ -408,8 +550,7 @@ class SurveyCutout(NDDataRef):
         views = MosaicCutouts(
             images, positions, survey=survey, size=size, object_id=object_id
         )
-        one = getattr(positions, "isscalar", np.ndim(positions) == 1)
-        return views[0] if one else views
+        return views[0] if views.isscalar else views
 
     # --- files -----------------------------------------------------------------
 
@@ -441,6 +582,10 @@ class SurveyCutout(NDDataRef):
         """
         Write a multi-extension FITS file.
 
+        Where the WCS has distortions that are tables on its pixels, which such a
+        file does not hold, the gnomonic WCS that agrees with it in the middle of the
+        image is written instead.
+
         Parameters
         ----------
         path : str or `~pathlib.Path`
@@ -453,7 +598,8 @@ class SurveyCutout(NDDataRef):
         OSError
             If the file is there and ``overwrite`` is False.
         CutoutError
-            If the WCS is not one that FITS can hold.
+            If the WCS, the uncertainty or the type of the data is not one that FITS
+            can hold.
         """
         from astro_disentangle.data.fits import write_cutout
 
@@ -470,8 +616,8 @@ class SurveyCutout(NDDataRef):
 def _checked_bands(bands, survey, count):
     if bands is None:
         raise CutoutError("'bands' must be given, or meta['bands'] must hold them.")
-    bands = tuple(bands) if not isinstance(bands, str) else tuple(bands.split(","))
-    if len(bands) != count or len(set(bands)) != count:
+    bands = tuple(band_names(bands, count))
+    if len(set(bands)) != count:
         raise CutoutError(
             f"'bands' must be {count} different names, one for each plane of the "
             f"cube; got {bands}."
@@ -483,6 +629,95 @@ def _checked_bands(bands, survey, count):
             f"{unknown[0]!r}."
         )
     return bands
+
+
+def _stacked(images):
+    """PSF images as one array (C, h, w), NaN where unknown."""
+    if images is None or isinstance(images, np.ndarray):
+        return images
+    shapes = {image.shape for image in images if image is not None}
+    if len(shapes) > 1:
+        raise CutoutError(
+            f"'psf' must have images of one shape; got {sorted(shapes)}. Pad the "
+            "smaller ones with zeros."
+        )
+    blank = np.full(shapes.pop(), np.nan)
+    return np.stack([blank if image is None else image for image in images])
+
+
+def _is_plain(part):
+    """Whether a slice counts in whole numbers."""
+    ends = (part.start, part.stop, part.step)
+    return all(end is None or isinstance(end, numbers.Integral) for end in ends)
+
+
+def _combined(cutout, name, operand, operand2, options):
+    """Result of an operation of which at least one side is a cut-out."""
+    sides = [cutout, operand] if operand2 is None else [operand, operand2]
+    cutouts = [side for side in sides if isinstance(side, SurveyCutout)]
+    own = cutouts[0] if cutouts else cutout
+    if len(cutouts) == 2:
+        _check_alike(*cutouts, is_sum=name in ("add", "subtract"))
+    # astropy makes an operand of the class that it is called on, and numbers have no
+    # survey. It drops the PSF with a warning.
+    plain = [NDDataRef(side) if isinstance(side, NDData) else side for side in sides]
+    for side in plain:
+        if isinstance(side, NDDataRef):
+            side.psf = None
+    result = getattr(NDDataRef, name)(*plain, **options)
+    error, mask, shape = result.uncertainty, result.mask, result.data.shape
+    if error is not None:
+        array = np.broadcast_to(error.array, shape).copy()
+        error = type(error)(array, unit=error.unit)
+    return SurveyCutout(
+        result,
+        uncertainty=error,
+        mask=None if mask is None else np.broadcast_to(mask, shape).copy(),
+        survey=own.survey,
+        bands=own.bands,
+        psf=own.psf,
+        meta=result.meta if "handle_meta" in options else deepcopy(own.meta),
+        flags=int(np.bitwise_or.reduce([one.flags for one in cutouts] or [own.flags])),
+        samples=_combined_samples(name, sides, result),
+    )
+
+
+def _check_alike(first, second, *, is_sum):
+    """Raise if the planes of two cut-outs, or sums of their numbers, mean nothing."""
+    if first.bands != second.bands:
+        raise SurveyMismatchError(
+            "two cut-outs must have the same bands in the same order; got "
+            f"{first.bands} and {second.bands}. Choose them by cutout[[...]]."
+        )
+    if not is_sum or first.unit != second.unit:
+        return
+    for band in first.bands:
+        one, other = (
+            nanojansky_per(side.unit, side.survey, side.meta, band)[0]
+            for side in (first, second)
+        )
+        if abs(one / other - 1) > 1e-6:
+            raise CutoutError(
+                "two cut-outs in one unit must have the same zero point; in band "
+                f"{band!r} a unit is {one:.6g} and {other:.6g} nJy. Multiply one of "
+                "them by the ratio and set its meta['MAGZERO'] first."
+            )
+
+
+def _combined_samples(name, sides, result):
+    """Samples (S, C, ny, nx) of a result whose other side is known exactly."""
+    parts, sampled = [], 0
+    for side in sides:
+        samples = getattr(side, "samples", None)
+        known = NDDataRef(side)
+        if samples is None and known.uncertainty is not None:
+            return None
+        sampled += samples is not None
+        parts.append(Quantity(known.data if samples is None else samples, known.unit))
+    if sampled != 1:
+        return None
+    operation = np.true_divide if name == "divide" else getattr(np, name)
+    return operation(*parts).to_value(result.unit or "").astype(result.data.dtype)
 
 
 def _sliced_wcs(wcs, rows, columns):

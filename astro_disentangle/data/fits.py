@@ -2,7 +2,8 @@
 """Cut-outs as multi-extension FITS files.
 
 The primary HDU has no data; its header holds ``SURVEY``, ``BANDS``, ``FLAGS``
-and what of ``meta`` fits into a header. Each band has the extensions ``SCI``,
+and what of ``meta`` fits into a header; what differs by band is in the headers of the
+bands. Each band has the extensions ``SCI``,
 ``MASK``, ``UNCERT`` and ``PSF``, as far as they are known, of which ``EXTVER``
 counts the bands from 1; ``SAMPLES`` holds the samples.
 """
@@ -12,11 +13,14 @@ import numbers
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from astro_disentangle.data.headers import check_fits
+from astro_disentangle.data.units import header_value, lookup
+from astro_disentangle.data.wcs import directions, tangent_wcs
 from astro_disentangle.quality import CutoutError, DisentangleError
 from astro_disentangle.survey import SURVEYS, Survey, get_survey
 
@@ -33,12 +37,21 @@ _UNCERTAINTIES = {
     "std": "StdDevUncertainty",
     "var": "VarianceUncertainty",
     "ivar": "InverseVariance",
+    "unknown": "UnknownUncertainty",
 }
+#: Entries of ``meta`` that may be mappings of band to a value.
+_OF_BANDS = ("MAGZERO", "PSF_FWHM", "NOISEFAC", "SKYSIGMA")
+#: Number types that FITS does not have, and what they are written as.
+_WRITTEN = {"e": np.float32, "g": np.float64, "?": np.uint8}
 
 
 def write_cutout(cutout, path, *, overwrite=False):
     """
     Write a cut-out; `SurveyCutout.write` is this function.
+
+    Where the WCS has distortions that are tables on its pixels, the gnomonic WCS that
+    agrees with it in the middle of the image is written instead. float16, bool and
+    long double data become float32, uint8 and float64.
 
     Parameters
     ----------
@@ -54,7 +67,8 @@ def write_cutout(cutout, path, *, overwrite=False):
     OSError
         If the file is there and ``overwrite`` is False.
     CutoutError
-        If the WCS is not one that FITS can hold.
+        If the WCS, the uncertainty or the type of the data is not one that FITS can
+        hold.
     """
     from astropy.io import fits
 
@@ -64,7 +78,8 @@ def write_cutout(cutout, path, *, overwrite=False):
         for index in range(len(cutout)):
             hdus.extend(_band(cutout, index, fits))
         if cutout.samples is not None:
-            hdus.append(fits.ImageHDU(cutout.samples, name="SAMPLES"))
+            samples = _writable(cutout.samples, "samples")
+            hdus.append(fits.ImageHDU(samples, name="SAMPLES"))
         path = Path(path)
         if path.exists() and not overwrite:
             raise OSError(f"'{path}' exists; use overwrite=True to replace it.")
@@ -89,17 +104,18 @@ def _primary(cutout, fits):
     for key, value in cutout.meta.items():
         if not _is_told(str(key)):
             continue
-        if isinstance(value, np.generic):
-            value = value.item()
         if isinstance(value, bytes):
             value = value.decode("ascii", "replace")
+        blank = value is None
+        value = header_value(str(key), value)
+        if value is None and not blank:
+            continue
         if isinstance(value, float) and not math.isfinite(value):
             continue
-        if isinstance(value, (str, bool, numbers.Real)) or value is None:
-            try:
-                header[f"HIERARCH {key}" if len(str(key)) > 8 else key] = value
-            except ValueError:
-                continue
+        try:
+            header[f"HIERARCH {key}" if len(str(key)) > 8 else key] = value
+        except ValueError:
+            continue
     primary = fits.PrimaryHDU(header=header)
     primary.header["EXTEND"] = True
     return primary
@@ -113,24 +129,69 @@ def _band(cutout, index, fits):
                 "'wcs' must be an astropy.wcs.WCS to be written to FITS; got "
                 f"{type(cutout.wcs).__name__}."
             )
-        header.update(cutout.wcs.to_header(relax=True))
+        wcs = _without_tables(cutout.wcs, cutout.data.shape[1:])
+        header.update(wcs.to_header(relax=True))
     header["BAND"] = cutout.bands[index]
+    for key, value in _told_of_band(cutout, index):
+        header[key] = value
     if cutout.unit is not None:
         header["BUNIT"] = cutout.unit.to_string()
     number = index + 1
-    yield fits.ImageHDU(cutout.data[index], header, name="SCI", ver=number)
+    data = _writable(cutout.data[index], "data")
+    yield fits.ImageHDU(data, header, name="SCI", ver=number)
     if cutout.mask is not None:
         mask = np.broadcast_to(cutout.mask, cutout.data.shape)[index]
         yield fits.ImageHDU(mask.astype(np.uint8), name="MASK", ver=number)
     error = cutout.uncertainty
     if error is not None:
         header = fits.Header()
+        if error.uncertainty_type not in _UNCERTAINTIES:
+            raise CutoutError(
+                "'uncertainty' must be a StdDevUncertainty, VarianceUncertainty, "
+                "InverseVariance or UnknownUncertainty to be written to FITS; got type "
+                f"{error.uncertainty_type!r}."
+            )
         header["UTYPE"] = error.uncertainty_type
         if error.unit is not None:
             header["BUNIT"] = error.unit.to_string()
-        yield fits.ImageHDU(error.array[index], header, name="UNCERT", ver=number)
+        array = _writable(error.array[index], "uncertainty")
+        yield fits.ImageHDU(array, header, name="UNCERT", ver=number)
     if cutout.psf is not None and np.isfinite(cutout.psf[index]).all():
-        yield fits.ImageHDU(cutout.psf[index], name="PSF", ver=number)
+        psf = _writable(cutout.psf[index], "psf")
+        yield fits.ImageHDU(psf, name="PSF", ver=number)
+
+
+def _writable(array, name):
+    """An array of numbers of a type that FITS has."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise CutoutError(
+            f"{name!r} must be of real numbers to be written to FITS; got the dtype "
+            f"{array.dtype}."
+        )
+    return array.astype(_WRITTEN.get(array.dtype.char, array.dtype), copy=False)
+
+
+def _without_tables(wcs, shape):
+    """The WCS, or the gnomonic one in its place where a header does not hold it."""
+    from astropy.coordinates import SkyCoord
+
+    tables = ("cpdis1", "cpdis2", "det2im1", "det2im2")
+    if all(getattr(wcs, name, None) is None for name in tables):
+        return wcs
+    y, x = ((count - 1) / 2 for count in shape)
+    sky, matrix = directions(wcs, x, y)
+    return tangent_wcs(SkyCoord(*sky, unit="deg"), matrix, x, y, shape)
+
+
+def _told_of_band(cutout, index):
+    """Keywords and values of one band where ``meta`` has a mapping of bands."""
+    for key in _OF_BANDS:
+        told = lookup(cutout.meta, key)
+        value = header_value(key, told, cutout.bands[index])
+        real = isinstance(value, numbers.Real) and math.isfinite(value)
+        if isinstance(told, Mapping) and (real or isinstance(value, str)):
+            yield key, value
 
 
 def read_cutout(path):
@@ -222,10 +283,21 @@ def _cutout(hdus, path):
         uncertainty=error,
         mask=None if mask is None else mask.astype(bool),
         wcs=wcs,
-        meta={key: value for key, value in header.items() if _is_told(key)},
+        meta=_meta(hdus, bands),
         flags=header.get("FLAGS", 0),
         samples=samples,
     )
+
+
+def _meta(hdus, bands):
+    """What the headers say, as a mapping of bands where it is of single bands."""
+    meta = {key: value for key, value in hdus[0].header.items() if _is_told(key)}
+    images = [hdu for hdu in hdus[1:] if hdu.name == "SCI"]
+    for key in _OF_BANDS:
+        found = {hdu.ver: hdu.header[key] for hdu in images if key in hdu.header}
+        if found:
+            meta[key] = {bands[ver - 1]: value for ver, value in found.items()}
+    return meta
 
 
 def _is_told(key):

@@ -1,11 +1,16 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """Which survey a cut-out is of, and which of its bands each plane is."""
 
+from collections.abc import Iterable
+
 from astro_disentangle.data.units import lookup
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.survey import SURVEYS, Survey, get_survey
 
-__all__ = ["match_bands", "survey_of"]
+__all__ = ["band_names", "match_bands", "survey_of"]
+
+#: Pixel scales that differ by less may be of one camera.
+_SCALE = 0.02
 
 
 def survey_of(planes, survey=None):
@@ -27,8 +32,9 @@ def survey_of(planes, survey=None):
     Raises
     ------
     SurveyMismatchError
-        If it is unknown, the bands are of different surveys, or the caller and
-        ``meta["SURVEY"]`` name two different known ones without a common filter.
+        If it is unknown, the bands are of different surveys, or the caller and the
+        ``meta["SURVEY"]`` of a band name two different known ones that have no filter
+        in common, or pixels that differ by more than 2%.
 
     Examples
     --------
@@ -41,20 +47,8 @@ def survey_of(planes, survey=None):
     """
     if survey is not None:
         survey = get_survey(survey)
-        own = lookup(planes[0].meta, "SURVEY")
-        if isinstance(own, Survey) and not own.has_images_of(survey):
-            raise SurveyMismatchError(
-                f"'survey' is {survey.name!r}, but the cut-out is a SurveyCutout of "
-                f"{own.name!r}."
-            )
-        # Other names are the user's to read, and so are images of one camera that
-        # two surveys have processed.
-        name = own.strip().lower() if isinstance(own, str) else None
-        other = SURVEYS.get(name, survey)
-        if other.name != survey.name and not set(other.filters) & set(survey.filters):
-            raise SurveyMismatchError(
-                f"'survey' is {survey.name!r}, but meta['SURVEY'] says {own!r}."
-            )
+        for plane in planes:
+            _check_told(plane, survey)
         return survey
     said = {}
     for plane in planes:
@@ -73,6 +67,73 @@ def survey_of(planes, survey=None):
             "meta['SURVEY']."
         )
     return get_survey(next(iter(said)))
+
+
+def _check_told(plane, survey):
+    """Raise if a band says that it is of another survey than the caller does."""
+    own = lookup(plane.meta, "SURVEY")
+    if isinstance(own, Survey) and not own.has_images_of(survey):
+        raise SurveyMismatchError(
+            f"'survey' is {survey.name!r}, but the cut-out is a SurveyCutout of "
+            f"{own.name!r}."
+        )
+    # Other names are the user's to read, and so are images of one camera that two
+    # surveys have processed.
+    name = own.strip().lower() if isinstance(own, str) else None
+    other = SURVEYS.get(name, survey)
+    if other.name != survey.name and not _of_one_camera(other, survey):
+        raise SurveyMismatchError(
+            f"'survey' is {survey.name!r}, but meta['SURVEY'] of band {plane.band!r} "
+            f"says {own!r}. Correct the one that is wrong."
+        )
+
+
+def _of_one_camera(survey, other):
+    # Curves of one camera may stand for the similar filters of another.
+    ratio = survey.pixel_scale / other.pixel_scale
+    return bool(set(survey.filters) & set(other.filters)) and abs(ratio - 1) <= _SCALE
+
+
+def band_names(bands, count):
+    """
+    Names of the planes of a cube, in any spelling.
+
+    Parameters
+    ----------
+    bands : str or iterable of str
+        Names; as one string with commas or spaces between them, or, where each is one
+        letter, with nothing.
+    count : int
+        How many planes there are.
+
+    Returns
+    -------
+    bands : list of str
+        One for each plane.
+
+    Raises
+    ------
+    CutoutError
+        If they are not strings, or not as many.
+
+    Examples
+    --------
+    >>> from astro_disentangle.data.match import band_names
+    >>> band_names("griz", 4), band_names("VIS, Y", 2)
+    (['g', 'r', 'i', 'z'], ['VIS', 'Y'])
+    """
+    names = bands
+    if isinstance(bands, str):
+        names = bands.replace(",", " ").split()
+        if len(names) != count == len(bands):
+            names = bands
+    names = list(names) if isinstance(names, Iterable) else []
+    if len(names) != count or not all(isinstance(name, str) for name in names):
+        raise CutoutError(
+            f"'bands', or meta['bands'], must name the {count} bands of the cube; got "
+            f"{bands!r}."
+        )
+    return [str(name) for name in names]
 
 
 def match_bands(planes, survey):

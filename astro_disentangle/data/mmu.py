@@ -23,7 +23,7 @@ from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.survey import SURVEYS
 
-__all__ = ["images_of", "is_row"]
+__all__ = ["images_of", "is_row", "is_table", "rows_of"]
 
 #: Survey by the camera in the names of bands, and the unit of its images.
 _CAMERAS = {"hsc": ("hsc", "adu"), "des": ("legacy", "nmgy")}
@@ -46,7 +46,7 @@ def is_row(value):
     -------
     row : bool
         True for mappings, and for anything with ``keys`` and items like one, that have
-        an image column, or the fields of an image.
+        an image column, or the fields of an image; False for tables of rows.
 
     Examples
     --------
@@ -56,11 +56,66 @@ def is_row(value):
     """
     if not hasattr(value, "keys") or not hasattr(value, "__getitem__"):
         return False
+    if is_table(value):
+        return False
     try:
         names = set(value.keys())
     except TypeError:
         return False
     return {"band", "flux"} <= names or bool({"image", *_COLUMNS} & names)
+
+
+def is_table(value):
+    """
+    Whether something is a table, of which each row may be a cut-out.
+
+    Parameters
+    ----------
+    value : object
+        What a user gave as cut-outs.
+
+    Returns
+    -------
+    table : bool
+        True for `~astropy.table.Table` and for data frames like those of pandas.
+
+    Examples
+    --------
+    >>> from astropy.table import Table
+    >>> from astro_disentangle.data.mmu import is_table
+    >>> table = Table({"ra": [1.0, 2.0]})
+    >>> is_table(table), is_table(table[0])
+    (True, False)
+    """
+    return hasattr(value, "iterrows") and hasattr(value, "keys")
+
+
+def rows_of(table):
+    """
+    The rows of a table.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table` or data frame
+        Something that `is_table`.
+
+    Yields
+    ------
+    row : object
+        With names and items like a mapping.
+
+    Examples
+    --------
+    >>> from astropy.table import Table
+    >>> from astro_disentangle.data.mmu import rows_of
+    >>> [row["ra"] for row in rows_of(Table({"ra": [1, 2]}))]
+    [np.int64(1), np.int64(2)]
+    """
+    if hasattr(table, "colnames"):
+        yield from table
+        return
+    for _, row in table.iterrows():
+        yield row
 
 
 def images_of(row, survey=None):
@@ -86,7 +141,8 @@ def images_of(row, survey=None):
     Raises
     ------
     CutoutError
-        If a field is missing or fields differ in length.
+        If a field is missing, fields differ in length, a band is there twice, or
+        ``ra`` and ``dec`` are no place on the sky.
     SurveyMismatchError
         If it cannot be told which survey the image is of.
 
@@ -106,6 +162,8 @@ def images_of(row, survey=None):
     if missing:
         raise CutoutError(f"an image of the Multimodal Universe must have {missing}.")
     bands = [_text(band) for band in fields["band"]]
+    if len(set(bands)) != len(bands):
+        raise CutoutError(f"'band' of an image must have each band once; got {bands}.")
     for name in ("flux", "ivar", "mask", "psf_fwhm", "scale"):
         if fields.get(name) and len(fields[name]) != len(bands):
             raise CutoutError(
@@ -187,12 +245,27 @@ def _number(value):
     return value if np.isfinite(value) and value > 0 else None
 
 
+def _degrees(name, value):
+    """A coordinate as a number, NaN where it is unknown."""
+    if value is None or value is np.ma.masked:
+        return np.nan
+    try:
+        return float(value.to_value("deg") if hasattr(value, "to_value") else value)
+    except (TypeError, ValueError):
+        raise CutoutError(
+            f"{name!r} of a row must be a number of degrees; got {value!r}. Leave it "
+            "out if it is unknown."
+        ) from None
+
+
 def _placed(images, row):
     """The images with a WCS, north up, where the row has a place on the sky."""
-    place = [row.get("ra"), row.get("dec")]
-    if any(value is None or not np.isfinite(float(value)) for value in place):
+    place = [_degrees(name, row.get(name)) for name in ("ra", "dec")]
+    if not np.isfinite(place).all():
         return images
-    sky = SkyCoord(*(float(value) for value in place), unit="deg")
+    if abs(place[1]) > 90:
+        raise CutoutError(f"'dec' must be between -90 and 90 deg; got {place[1]}.")
+    sky = SkyCoord(*place, unit="deg")
     made = {}
     for image in images.values():
         scale = image.meta.get("PIXSCALE")

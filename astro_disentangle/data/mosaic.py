@@ -18,7 +18,12 @@ from astro_disentangle.data.layout import lay_out
 from astro_disentangle.data.match import match_bands, survey_of
 from astro_disentangle.data.measure import measure_fwhm, render_psf
 from astro_disentangle.data.regrid import bridge, regrid, regrid_psf
-from astro_disentangle.data.units import lookup, nanojansky_per, sigma_of
+from astro_disentangle.data.units import (
+    header_value,
+    lookup,
+    nanojansky_per,
+    sigma_of,
+)
 from astro_disentangle.data.unpack import unpack
 from astro_disentangle.data.wcs import tangent_wcs, windowed_wcs
 from astro_disentangle.data.window import (
@@ -111,9 +116,7 @@ class MosaicCutouts(Sequence):
         points = []
         for index, plane in self._bands.items():
             point = lookup(plane.meta, "MAGZERO")
-            if hasattr(point, "keys"):
-                point = lookup(point, self.survey.bands[index])
-            points.append(getattr(point, "value", point))
+            points.append(header_value("MAGZERO", point, self.survey.bands[index]))
         if len(units) > 1 or len(set(points)) > 1:
             return "nJy", None
         unit = units.pop()
@@ -230,11 +233,12 @@ class MosaicCutouts(Sequence):
         """A cut-out with what all of the mosaics' headers say."""
         if self._zero_point is not None:
             meta["MAGZERO"] = self._zero_point
-        told = self._told("NOISEFAC")
-        if len(set(told.values())) == 1 and len(told) == len(self._bands):
-            meta["NOISEFAC"] = next(iter(told.values()))
-        if told := self._told("PSF_FWHM"):
-            meta["PSF_FWHM"] = told
+        for name in ("NOISEFAC", "PSF_FWHM"):
+            told = self._told(name)
+            if len(told) == len(self._bands) and len(set(told.values())) == 1:
+                meta[name] = next(iter(told.values()))
+            elif told:
+                meta[name] = told
         return SurveyCutout(
             data,
             survey=self.survey,
@@ -249,8 +253,7 @@ class MosaicCutouts(Sequence):
         told = {}
         for index, plane in self._bands.items():
             band = self.survey.bands[index]
-            value = lookup(plane.meta, name)
-            told[band] = lookup(value, band) if hasattr(value, "keys") else value
+            told[band] = header_value(name, lookup(plane.meta, name), band)
         return {band: value for band, value in told.items() if value is not None}
 
     def _nothing(self, position, meta):

@@ -10,7 +10,7 @@ from astropy.coordinates import SkyCoord
 from astropy.nddata import NDData
 
 from astro_disentangle.data.aion import is_aion, split_aion
-from astro_disentangle.data.mmu import is_row
+from astro_disentangle.data.mmu import is_row, is_table, rows_of
 from astro_disentangle.data.units import lookup
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.survey import get_survey
@@ -51,7 +51,7 @@ def each_cutout(cutouts, position):
     Parameters
     ----------
     cutouts : cut-out or iterable of them
-        Of any length; a generator is read as it is needed.
+        Of any length; a generator is read as it is needed. Of a table each row is one.
     position : `~astropy.coordinates.SkyCoord`, (x, y), sequence of them or None
         One for all, or one for each.
 
@@ -75,7 +75,9 @@ def each_cutout(cutouts, position):
     if is_one(cutouts):
         yield cutouts, position
         return
-    if is_aion(cutouts):
+    if is_table(cutouts):
+        cutouts = rows_of(cutouts)
+    elif is_aion(cutouts):
         cutouts = split_aion(cutouts)
     if isinstance(cutouts, (str, bytes)) or not isinstance(cutouts, Iterable):
         raise CutoutError(

@@ -3,6 +3,7 @@
 
 import functools
 import math
+import numbers
 from collections.abc import Mapping
 
 import astropy.units as u
@@ -10,12 +11,14 @@ import astropy.units as u
 from astro_disentangle.quality import CutoutError
 from astro_disentangle.survey import AB_FLUX_NJY
 
-__all__ = ["lookup", "nanojansky_per", "sigma_of"]
+__all__ = ["header_value", "lookup", "nanojansky_per", "sigma_of"]
 
 _COUNTS = (u.adu, u.DN)
 _RATES = (u.ct, u.electron, u.photon)
 #: Powers of an uncertainty that are standard deviations.
 _POWERS = {"std": 1.0, "var": 0.5, "ivar": -0.5}
+#: Keywords that headers hold in arcsec.
+_ANGLES = ("PIXSCALE", "PSF_FWHM")
 
 
 def lookup(meta, *names):
@@ -46,6 +49,51 @@ def lookup(meta, *names):
         for spelling in (name, name.upper(), name.lower()):
             if spelling in meta:
                 return meta[spelling]
+    return None
+
+
+def header_value(name, value, band=None):
+    """
+    What a header can hold of an entry of ``meta``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the entry.
+    value : object
+        The entry: a number, text or switch, a `~astropy.units.Quantity`, or a mapping
+        of band to one of these.
+    band : str, optional
+        Band to look up in a mapping.
+
+    Returns
+    -------
+    value : str, bool, int, float or None
+        Plain; angles ``PIXSCALE`` and ``PSF_FWHM`` in arcsec, magnitudes in mag.
+        `None` where a header cannot hold it.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from astro_disentangle.data.units import header_value
+    >>> header_value("PSF_FWHM", {"g": 700 * u.mas, "r": 0.6}, "g")
+    0.7
+    """
+    if isinstance(value, Mapping):
+        value = None if band is None else lookup(value, band)
+    if isinstance(value, u.Quantity):
+        value = _without_unit(name, value)
+    if hasattr(value, "dtype") and not getattr(value, "ndim", 1):
+        value = value.item()
+    return value if isinstance(value, (str, bool, numbers.Real)) else None
+
+
+def _without_unit(name, value):
+    """Number of a Quantity that a header can hold, or None."""
+    if value.isscalar and value.unit in (u.mag, u.ABmag, u.dimensionless_unscaled):
+        return float(value.value)
+    if value.isscalar and name.upper() in _ANGLES and value.unit.is_equivalent("deg"):
+        return float(value.to_value("arcsec"))
     return None
 
 
@@ -125,9 +173,9 @@ def _kind_of(unit):
 
 def _not_a_flux(unit):
     return CutoutError(
-        "'unit' must be a flux per pixel, convertible to nJy or nanomaggies, or adu "
-        f"with meta['MAGZERO']; got '{unit}'. Convert surface brightnesses by the "
-        "area of a pixel and magnitudes by their zero point first."
+        "'unit' must be a flux per pixel, convertible to nJy or nanomaggies, or counts "
+        f"(adu, ct, electron) with meta['MAGZERO']; got '{unit}'. Convert surface "
+        "brightnesses by the area of a pixel and magnitudes by their zero point first."
     )
 
 
@@ -135,15 +183,14 @@ def _zero_point(meta, band):
     value = lookup(meta, "MAGZERO")
     if value is None:
         return None
-    if isinstance(value, Mapping):
-        value = lookup(value, band)
     try:
-        value = float(getattr(value, "value", value))
+        value = float(header_value("MAGZERO", value, band))
     except (TypeError, ValueError):
         value = math.nan
     if not abs(value) <= 60:
+        of_band = "" if band is None else f" for the band {band!r}"
         raise CutoutError(
-            "meta['MAGZERO'] must be an AB magnitude; got "
+            f"meta['MAGZERO'] must be an AB magnitude{of_band}; got "
             f"{lookup(meta, 'MAGZERO')!r}. Leave it out to use the survey's."
         )
     return value

@@ -4,19 +4,20 @@
 Nothing is copied here and no pixel is read: large images on disk stay there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from astropy.nddata import NDData
 
 from astro_disentangle.data.aion import images_of_aion, is_aion
+from astro_disentangle.data.match import band_names
 from astro_disentangle.data.mmu import images_of, is_row
 from astro_disentangle.data.units import lookup
 from astro_disentangle.data.wcs import celestial
 from astro_disentangle.quality import CutoutError
 
-__all__ = ["Plane", "unpack"]
+__all__ = ["Plane", "psf_images", "unpack"]
 
 _FORMS = (
     "a mapping of band to CCDData, an NDData cube (band, y, x) with meta['bands'], a "
@@ -25,6 +26,8 @@ _FORMS = (
 )
 #: Pixels on a side of the image of a PSF that is given as a model.
 _PSF_SIZE = 31
+#: Parameters in which astropy's models hold their centre.
+_CENTRES = (("x_0", "y_0"), ("x_mean", "y_mean"))
 
 
 @dataclass(frozen=True)
@@ -114,20 +117,7 @@ def unpack(cutout, survey=None):
         return [_image(band, cutout)]
     _check_image(cutout.data, 3, "a cut-out")
     bands = getattr(cutout, "bands", None) or lookup(cutout.meta, "bands")
-    return _cube(cutout, _split(bands, len(cutout.data)))
-
-
-def _split(bands, count):
-    if isinstance(bands, str):
-        parts = bands.replace(",", " ").split()
-        bands = list(bands) if len(parts) != count and len(bands) == count else parts
-    elif isinstance(bands, Iterable):
-        bands = list(bands)
-    if not isinstance(bands, list) or len(bands) != count:
-        raise CutoutError(
-            f"meta['bands'] must name the {count} bands of the cube; got {bands!r}."
-        )
-    return bands
+    return _cube(cutout, band_names(bands, len(cutout.data)))
 
 
 def _image(band, image):
@@ -155,13 +145,73 @@ def _image(band, image):
     )
 
 
+def psf_images(psf, count):
+    """
+    PSF images of the bands of a cube.
+
+    Parameters
+    ----------
+    psf : array_like, model, sequence or None
+        Shape (C, h, w), or an image (h, w) or astropy model of two inputs for all
+        bands, or one of these or None for each band.
+    count : int
+        C, how many bands there are.
+
+    Returns
+    -------
+    images : sequence of `~numpy.ndarray` or None, or None
+        C images (h, w) in pixels of the cube, None or NaN for a band whose PSF is
+        unknown; None without any.
+
+    Raises
+    ------
+    CutoutError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> from photutils.psf import CircularGaussianPSF
+    >>> from astro_disentangle.data.unpack import psf_images
+    >>> images = psf_images([None, CircularGaussianPSF(fwhm=3)], 2)
+    >>> images[0], images[1].shape
+    (None, (31, 31))
+    """
+    if psf is None:
+        return None
+    if _is_model(psf):
+        psf = _psf(psf, "the cube")
+    elif isinstance(psf, (list, tuple)) and any(p is None or _is_model(p) for p in psf):
+        images = [_psf(one, "the cube") for one in psf]
+        if len(images) != count:
+            raise CutoutError(
+                f"'psf' must have an entry for each of the {count} bands; got "
+                f"{len(images)}."
+            )
+        return images if any(one is not None for one in images) else None
+    try:
+        psf = np.asarray(psf)
+    except ValueError as error:
+        raise CutoutError(f"'psf' cannot be read as images: {error}") from error
+    psf = np.broadcast_to(psf, (count, *psf.shape)) if psf.ndim == 2 else psf
+    if psf.dtype.kind not in "iuf" or psf.ndim != 3 or len(psf) != count:
+        raise CutoutError(
+            f"'psf' must have the shape ({count}, h, w) or (h, w), or be astropy "
+            f"models of two inputs; got the shape {psf.shape}, dtype {psf.dtype}."
+        )
+    return psf
+
+
+def _is_model(psf):
+    return hasattr(psf, "evaluate") and getattr(psf, "n_inputs", 0) == 2
+
+
 def _psf(psf, what):
     """A PSF image (h, w) in pixels of the image, from an image or a model."""
     if psf is None:
         return None
-    if hasattr(psf, "evaluate") and getattr(psf, "n_inputs", 0) == 2:
-        centre = [getattr(psf, name, None) for name in ("x_0", "y_0")]
-        centre = [0.0 if value is None else float(value.value) for value in centre]
+    if _is_model(psf):
+        names = next((pair for pair in _CENTRES if hasattr(psf, pair[0])), ())
+        centre = [float(getattr(psf, name).value) for name in names] or [0.0, 0.0]
         axis = np.arange(_PSF_SIZE) - (_PSF_SIZE - 1) / 2
         return np.asarray(psf(axis + centre[0], axis[:, None] + centre[1]), dtype=float)
     psf = np.asarray(psf)
@@ -193,20 +243,7 @@ def _cube(cutout, bands):
     meta = cutout.meta
     if hasattr(cutout, "survey"):
         meta = {**meta, "SURVEY": cutout.survey}
-    psf = cutout.psf
-    if psf is not None:
-        if hasattr(psf, "evaluate"):
-            psf = _psf(psf, "the cube")
-        try:
-            psf = np.asarray(psf)
-        except ValueError as error:
-            raise CutoutError(f"'psf' cannot be read as images: {error}") from error
-        psf = np.broadcast_to(psf, (len(bands), *psf.shape)) if psf.ndim == 2 else psf
-        if psf.dtype.kind not in "iuf" or psf.ndim != 3 or len(psf) != len(bands):
-            raise CutoutError(
-                f"'psf' must have the shape ({len(bands)}, h, w) or (h, w); got "
-                f"{psf.shape}."
-            )
+    psf = psf_images(cutout.psf, len(bands))
     return [
         Plane(
             band=str(band),

@@ -14,7 +14,12 @@ import numpy as np
 from astro_disentangle.data.geometry import window_size
 from astro_disentangle.data.measure import around_peak, measure_fwhm, measure_noise
 from astro_disentangle.data.regrid import bridge, regrid
-from astro_disentangle.data.units import lookup, nanojansky_per, sigma_of
+from astro_disentangle.data.units import (
+    header_value,
+    lookup,
+    nanojansky_per,
+    sigma_of,
+)
 from astro_disentangle.quality import FLAGS, CutoutError
 
 __all__ = [
@@ -245,8 +250,7 @@ def _noise(entry, good, errors, factor, size, survey):
     """Noise of the sky in a pixel of the survey, nJy, and flags."""
     _, plane, place, corner = entry
     if plane.uncertainty is None:
-        told = lookup(plane.meta, "SKYSIGMA")
-        told = lookup(told, plane.band) if isinstance(told, Mapping) else told
+        told = header_value("SKYSIGMA", lookup(plane.meta, "SKYSIGMA"), plane.band)
         if isinstance(told, numbers.Real) and told > 0:
             sigma = factor * told
         else:
@@ -259,7 +263,7 @@ def _noise(entry, good, errors, factor, size, survey):
         sigma = np.nan
         if good.any():
             sigma = scale * _median(errors if good.all() else errors[good]) ** power
-        told = lookup(plane.meta, "NOISEFAC")
+        told = header_value("NOISEFAC", lookup(plane.meta, "NOISEFAC"), plane.band)
         if isinstance(told, numbers.Real) and 0 < told < np.inf:
             sigma *= told
         elif is_native(place, survey):

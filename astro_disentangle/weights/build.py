@@ -20,8 +20,11 @@ __all__ = ["build", "main"]
 
 #: Seed of the galaxies of training; tests and scores use others.
 TRAINING_SEED = 20261
-#: Seed of the galaxies behind the bank of instrument latents.
+#: Seeds of the galaxies behind the bank of instrument latents and behind the heads.
 BANK_SEED = 20262
+HEAD_SEED = 20263
+#: Groups of eight galaxies that the heads are fitted to.
+_HEAD_GROUPS = 1024
 
 
 def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", until=None):
@@ -72,13 +75,15 @@ def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", unti
     # Training runs where astropy is not; only the packaging needs it.
     from astro_disentangle.disentangler import Disentangler
     from astro_disentangle.simulation import simulate
+    from astro_disentangle.weights.heads import simulated_heads
 
     network.load_state_dict(trainer.averaged(), strict=False)
     network.eval()
     groups = simulate(64, 8, surveys, seed=BANK_SEED, device=device)
     bank = InstrumentBank.observe(network, groups.batches, groups.group)
+    heads = simulated_heads(network, surveys, n_groups=_HEAD_GROUPS, seed=HEAD_SEED)
     model = Disentangler(recipe=recipe, n_steps=n_steps)
-    model._set_fitted(network.to("cpu"), bank, history, "")
+    model._set_fitted(network.to("cpu"), bank, history, "", heads)
     path = output / "default.safetensors"
     model.save(path, dtype="float16")
     return path
@@ -96,7 +101,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--recipe", default="default", choices=sorted(RECIPES))
-    parser.add_argument("--steps", type=int, default=950)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--until", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")

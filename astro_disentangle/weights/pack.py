@@ -5,6 +5,7 @@ import threading
 
 import torch
 
+from astro_disentangle.evaluation.properties import Properties
 from astro_disentangle.model.bank import InstrumentBank
 from astro_disentangle.model.network import Network, NetworkConfig
 from astro_disentangle.quality import WeightsError
@@ -69,7 +70,7 @@ def check_device(device):
     return str(device)
 
 
-def pack(network, bank, recipe, history, dtype):
+def pack(network, bank, recipe, history, dtype, heads=None):
     """
     A fitted model as tensors and configuration.
 
@@ -85,6 +86,9 @@ def pack(network, bank, recipe, history, dtype):
         Rows of the history.
     dtype : {"float32", "float16"}
         Precision of the network's numbers.
+    heads : dict of str to `Properties`, optional
+        What is read from the latents, by kind of latent, as
+        `~astro_disentangle.evaluation.properties.Properties`.
 
     Returns
     -------
@@ -98,6 +102,10 @@ def pack(network, bank, recipe, history, dtype):
         for name, tensor in network.state_dict().items()
     }
     tensors.update(bank.tensors())
+    heads = heads or {}
+    for kind, properties in heads.items():
+        for name, tensor in properties.head.state_dict().items():
+            tensors[f"heads.{kind}/{name}"] = tensor.float()
     config = {
         "surveys": [survey.to_json() for survey in network.surveys.values()],
         "network": dict(vars(network.config)),
@@ -105,6 +113,7 @@ def pack(network, bank, recipe, history, dtype):
         "history": [
             {name: float(value) for name, value in row.items()} for row in history
         ],
+        "heads": {kind: properties.describe() for kind, properties in heads.items()},
     }
     return tensors, config
 
@@ -124,7 +133,7 @@ def unpack(path, tensors, config):
 
     Returns
     -------
-    network, bank, recipe, history : tuple
+    network, bank, recipe, history, heads : tuple
         As `pack` takes them.
 
     Raises
@@ -165,4 +174,25 @@ def unpack(path, tensors, config):
     )
     if set(bank.z_instrument) != set(network.surveys):
         raise WeightsError(f"'{path}' lacks the bank of instrument latents.")
-    return network, bank, recipe, history
+    return network, bank, recipe, history, _heads(path, tensors, config)
+
+
+def _heads(path, tensors, config):
+    """The heads of a file; those written before there were any have none."""
+    heads = {}
+    found = {name for name in tensors if name.startswith("heads.")}
+    try:
+        for kind, description in config.get("heads", {}).items():
+            start = f"heads.{kind}/"
+            state = {
+                name.removeprefix(start): tensors[name]
+                for name in found
+                if name.startswith(start)
+            }
+            heads[kind] = Properties.from_description(description, state)
+            found -= {start + name for name in state}
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise WeightsError(f"'{path}' has damaged property heads: {error}") from error
+    if found:
+        raise WeightsError(f"'{path}' has an unexpected tensor {min(found)!r}.")
+    return heads

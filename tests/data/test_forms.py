@@ -6,12 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from astropy.modeling.models import Gaussian2D
 from astropy.nddata import CCDData, NDData, StdDevUncertainty
+from astropy.table import QTable, Table
 from photutils.psf import CircularGaussianPSF, ImagePSF, MoffatPSF
 
 from astro_disentangle import (
     FLAGS,
     CutoutError,
+    SurveyCutout,
     SurveyMismatchError,
     decode_flags,
     get_survey,
@@ -19,7 +22,9 @@ from astro_disentangle import (
 )
 from astro_disentangle.data.aion import to_aion
 from astro_disentangle.data.measure import render_psf
+from astro_disentangle.data.mmu import is_row
 from astro_disentangle.data.read import read_cutouts
+from astro_disentangle.data.stream import is_one
 
 NAMES = {
     "hsc": ["hsc-g", "hsc-r", "hsc-i", "hsc-z", "hsc-y"],
@@ -200,3 +205,124 @@ def test_psf_forms(over):
         data = NDData(image, unit="nmgy", psf=psf)
         with pytest.raises(CutoutError, match="psf"):
             read_cutouts({"r": data}, survey="legacy")
+
+
+class Frame:
+    """As much of a pandas DataFrame as tells what it is."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def keys(self):
+        return list(self.rows[0])
+
+    def __getitem__(self, name):
+        return [row[name] for row in self.rows]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __iter__(self):
+        return iter(self.keys())
+
+    def iterrows(self):
+        return enumerate(self.rows)
+
+
+def tables():
+    rows = [row_of("legacy") | {"object_id": f"{number}"} for number in range(3)]
+    columns = {name: [row[name] for row in rows] for name in ("ra", "dec", "object_id")}
+    images = np.empty(3, object)
+    images[:] = [row["image"] for row in rows]
+    table = Table(columns)
+    table["image"] = images
+    return {"Table": table, "QTable": QTable(table), "DataFrame": Frame(rows)}
+
+
+@pytest.mark.parametrize("kind", ["Table", "QTable", "DataFrame"])
+def test_tables_are_rows(kind, model):
+    table = tables()[kind]
+    read = read_cutouts(table)
+    assert read.object_id == ["0", "1", "2"]
+    expected = read_cutouts(row_of("legacy"))
+    assert torch.equal(read.batch.pixels[2], expected.batch.pixels[0])
+    assert not is_row(table) and not is_one(table)
+    latents = model.transform(table)
+    assert len(latents) == 3 and np.isfinite(latents["physics"]).all()
+    if kind != "DataFrame":
+        # One row of a table is one cut-out.
+        assert is_one(table[1]) and read_cutouts(table[1]).object_id == ["1"]
+        assert len(model.transform(table[:1])) == 1
+        assert isinstance(model.translate(table[:1], survey="legacy", n_steps=1), list)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"ra": "x"}, "'ra'"),
+        ({"dec": [1, 2]}, "'dec'"),
+        ({"dec": 100.0}, "'dec'.*100"),
+    ],
+)
+def test_mmu_places_that_are_none(changes, text):
+    with pytest.raises(CutoutError, match=text):
+        read_cutouts(row_of("legacy") | changes)
+
+
+def test_mmu_bands_are_there_once():
+    row = row_of("legacy", band=["des-g", "des-r", "des-r", "des-z"])
+    with pytest.raises(CutoutError, match="once.*des-r"):
+        read_cutouts(row)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_aion_tensors_of_any_precision(dtype):
+    flux = torch.as_tensor(stamps("legacy", 96))
+    bands = ["DES-G", "DES-R", "DES-I", "DES-Z"]
+    read = read_cutouts(SimpleNamespace(flux=flux.to(dtype), bands=bands))
+    expected = read_cutouts(SimpleNamespace(flux=flux, bands=bands))
+    assert torch.allclose(read.batch.pixels, expected.batch.pixels, rtol=0.01, atol=1)
+
+
+def test_models_that_name_their_centre_otherwise():
+    image = np.random.default_rng(0).normal(size=(40, 40))
+    data = NDData(image, unit="nmgy", psf=Gaussian2D(1, 25, 25, 2, 2))
+    read = read_cutouts({"r": data}, survey="legacy")
+    expected = 2 * 2.3548 * 0.262
+    assert read.batch.psf_fwhm[0, 1] == pytest.approx(expected, rel=0.03)
+
+
+def image_of(survey):
+    noise = np.random.default_rng(0).normal(size=(60, 60))
+    return NDData(noise, unit="nmgy", meta={"SURVEY": survey})
+
+
+@pytest.mark.parametrize("survey", ["sdss", "kids"])
+def test_every_band_must_be_of_the_survey(survey):
+    bands = {"g": image_of("legacy"), "r": image_of(survey)}
+    with pytest.raises(SurveyMismatchError, match=f"'legacy'.*'{survey}'.*'r'|'r'"):
+        read_cutouts(bands, survey="legacy")
+    with pytest.raises(SurveyMismatchError, match=survey):
+        read_cutouts({"r": image_of(survey)}, survey="legacy")
+    cutout = SurveyCutout(image_of("legacy").data[None], survey="legacy", bands="r")
+    with pytest.raises(SurveyMismatchError, match="SurveyCutout"):
+        read_cutouts(cutout, survey="hsc")
+
+
+@pytest.mark.parametrize(
+    ("told", "survey", "passes"),
+    [
+        ("des", "legacy", True),
+        ("legacy", "des", True),
+        ("kids", "sdss", False),
+        ("sdss", "kids", False),
+        ("legacy-north", "legacy", False),
+        ("of my own", "sdss", True),
+    ],
+)
+def test_surveys_of_one_camera(told, survey, passes):
+    if passes:
+        assert read_cutouts({"r": image_of(told)}, survey=survey).batch.survey.name
+        return
+    with pytest.raises(SurveyMismatchError, match=told):
+        read_cutouts({"r": image_of(told)}, survey=survey)

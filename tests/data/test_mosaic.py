@@ -114,7 +114,7 @@ def test_units_and_kinds_of_uncertainty():
         meta={"NOISEFAC": 1.0},
     )
     view = SurveyCutout.from_image({"g": first, "r": other}, SKY, survey="legacy")
-    assert str(view.unit) == "nJy" and "NOISEFAC" not in view.meta
+    assert str(view.unit) == "nJy" and view.meta["NOISEFAC"] == {"r": 1.0}
     assert np.allclose(view.data[0], view.data[1], rtol=1e-5)
     assert np.allclose(view.uncertainty.array, 0.05 * 0.262, rtol=1e-4)
     alone = SurveyCutout.from_image({"r": other}, SKY, survey="legacy")

@@ -5,6 +5,7 @@ Each test carries the number of its promise, R5 to R14; ``sabotage.py`` breaks e
 promise once to show that its test sees it.
 """
 
+import copy
 import inspect
 from types import SimpleNamespace
 
@@ -771,7 +772,27 @@ def call_similar(model, one, other):
     model.similar([one, other], [other], k=1, survey="legacy")
 
 
+def call_predict(model, one, other):
+    model = own_heads(model, other)
+    model.predict([one, other], survey="legacy")
+
+
+def call_fit_properties(model, one, other):
+    model = own_heads(model, other)
+    model.fit_properties([one, other] * 20, {"a": np.arange(40.0)}, survey="legacy")
+
+
+def own_heads(model, other):
+    """A copy of the model, so that the fixture keeps its heads."""
+    model = copy.copy(model)
+    model.heads_ = {}
+    table = {"z": np.arange(40.0)}
+    return model.fit_properties([other] * 40, table, survey="legacy")
+
+
 CALLS = {
+    "fit_properties": call_fit_properties,
+    "predict": call_predict,
     "similar": call_similar,
     "transform": call_transform,
     "translate": call_translate,
