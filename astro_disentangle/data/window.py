@@ -27,8 +27,8 @@ __all__ = [
     "around_noise",
     "is_native",
     "overlap",
-    "psf_fwhm",
     "read_windows",
+    "told_fwhm",
     "window_corner",
 ]
 
@@ -166,6 +166,17 @@ class Windows:
     flags: int
 
 
+@dataclass
+class _Part:
+    """Some bands in a window, as `Windows` has them; pixels are float64."""
+
+    pixels: np.ndarray
+    good: np.ndarray
+    inside: np.ndarray
+    noise: np.ndarray
+    flags: int
+
+
 def overlap(shape, corner, size):
     """
     What a window covers of an image.
@@ -243,7 +254,7 @@ def _load(entries, size, survey):
         if noise[row] >= _BRIGHTEST:
             # Nothing in the sky shows above such noise.
             good[row], pixels[row], noise[row] = False, 0.0, np.nan
-    return Windows(pixels, good, inside, noise, None, None, flags)
+    return _Part(pixels, good, inside, noise, flags)
 
 
 def _noise(entry, good, errors, factor, size, survey):
@@ -345,7 +356,7 @@ def _regridded(index, plane, place, layout, size, survey):
     part = _load([(index, plane, place, corner)], wide, survey)
     pixels, good = regrid(part.pixels, part.good, affine, size)
     _, inside = regrid(part.pixels, part.inside, affine, size)
-    return Windows(pixels, good, inside, part.noise, None, None, part.flags)
+    return _Part(pixels, good, inside, part.noise, part.flags)
 
 
 def _read_psfs(widths, layout):
@@ -353,7 +364,7 @@ def _read_psfs(widths, layout):
     images = {}
     for index, (plane, place) in layout.bands.items():
         if plane.psf is None:
-            widths[index] = psf_fwhm(plane, place)
+            widths[index] = told_fwhm(plane)
         else:
             images.setdefault((np.shape(plane.psf), place.scale), []).append(index)
     for (_, scale), chosen in images.items():
@@ -361,23 +372,18 @@ def _read_psfs(widths, layout):
         stack = [around_peak(layout.bands[index][0].psf) for index in chosen]
         found = measure_fwhm(np.stack(stack), scale)
         for index, width in zip(chosen, found, strict=True):
-            plane, place = layout.bands[index]
             told = np.isfinite(width)
-            widths[index] = width if told else psf_fwhm(plane, place, measured=True)
+            widths[index] = width if told else told_fwhm(layout.bands[index][0])
 
 
-def psf_fwhm(plane, place, *, measured=False):
+def told_fwhm(plane):
     """
-    FWHM of the PSF of a band: from its image, else from the header.
+    FWHM of the PSF of a band as the header has it.
 
     Parameters
     ----------
     plane : `~astro_disentangle.data.unpack.Plane`
         The band.
-    place : `~astro_disentangle.data.geometry.Place`
-        Of which the pixel scale is used.
-    measured : bool
-        Whether the image has been looked at already, and has no width.
 
     Returns
     -------
@@ -393,18 +399,13 @@ def psf_fwhm(plane, place, *, measured=False):
     --------
     >>> from astropy.nddata import CCDData
     >>> from astro_disentangle.data.unpack import unpack
-    >>> from astro_disentangle.data.window import psf_fwhm
+    >>> from astro_disentangle.data.window import told_fwhm
     >>> image = CCDData([[1.0]], unit="adu", meta={"PSF_FWHM": 0.7})
-    >>> psf_fwhm(unpack({"r": image})[0], None)
+    >>> told_fwhm(unpack({"r": image})[0])
     0.7
     """
-    if plane.psf is not None and not measured:
-        width = float(measure_fwhm(plane.psf, place.scale))
-        if np.isfinite(width):
-            return width
-    value = lookup(plane.meta, "PSF_FWHM")
-    if isinstance(value, Mapping):
-        value = lookup(value, plane.band)
+    told = lookup(plane.meta, "PSF_FWHM")
+    value = lookup(told, plane.band) if isinstance(told, Mapping) else told
     if value is None:
         return np.nan
     try:
