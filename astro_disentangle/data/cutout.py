@@ -511,7 +511,7 @@ class SurveyCutout(NDDataRef):
             The mosaics, one for each band, each with a size and WCS of its own; bands
             on other pixels than those of the finest band are resampled to them.
         positions : `~astropy.coordinates.SkyCoord` or array_like
-            Where the galaxies are, on the sky, or as pixels (x, y) of the first band's
+            Where the galaxies are, on the sky, or as pixels (x, y) of the bluest band's
             image, 0-based: one, or N of them.
         survey : str or `~astro_disentangle.Survey`, optional
             The survey; ``meta["SURVEY"]`` by default.

@@ -14,6 +14,7 @@ from photutils.psf import CircularGaussianPSF, ImagePSF, MoffatPSF
 from astro_disentangle import (
     FLAGS,
     CutoutError,
+    PairedCutouts,
     SurveyCutout,
     SurveyMismatchError,
     decode_flags,
@@ -133,6 +134,29 @@ def test_mmu_pairs_and_streams(model):
     view = model.translate(hsc, survey="legacy", n_steps=1)
     x, y = view.wcs.world_to_pixel(table["coord"][0])
     assert abs(float(x) - 15.5) < 0.01 and abs(float(y) - 15.5) < 0.01
+
+
+def test_mmu_pair_sets():
+    """Rows of a pair set, given for both sides, are pairs with places on the sky."""
+    rows = []
+    for number in range(3):
+        hsc, legacy = row_of("hsc"), row_of("legacy")
+        rows.append(
+            {
+                "hsc_image": hsc["image"],
+                "legacysurvey_image": legacy["image"],
+                "ra": 150.1 + 0.02 * number,
+                "dec": 2.2,
+                "object_id": str(number),
+            }
+        )
+    pairs = PairedCutouts.from_nddata(rows, rows, surveys=("hsc", "legacy"))
+    assert len(pairs) == 3 and pairs.surveys == ("hsc", "legacy")
+    assert pairs.object_id == ["0", "1", "2"] and pairs.groups.tolist() == [0, 0, 0]
+    assert not (pairs.flags & FLAGS.UNUSABLE).any()
+    for survey in pairs.surveys:
+        size = get_survey(survey).stamp_size
+        assert pairs.batch(survey).pixels.shape[-2:] == (size, size)
 
 
 @pytest.mark.parametrize(
