@@ -12,7 +12,6 @@ import itertools
 import warnings
 from pathlib import Path
 
-import astropy.units as u
 import numpy as np
 import torch
 from astropy.coordinates import SkyCoord
@@ -23,13 +22,16 @@ from astro_disentangle.data.conditions import asked_conditions, check_bands
 from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.data.read import Cutouts, read_cutouts
 from astro_disentangle.data.stream import check_own_survey, each_cutout, is_one
-from astro_disentangle.data.write import checked_target, to_cutout, view_on_wcs
 from astro_disentangle.estimator import Estimator
 from astro_disentangle.evaluation.properties import SIMULATED, fit_properties
 from astro_disentangle.evaluation.similarity import match_latents
-from astro_disentangle.keys import seed_of, torch_generator
-from astro_disentangle.model.bank import Conditions, InstrumentBank
-from astro_disentangle.model.flow import EVALUATIONS
+from astro_disentangle.keys import seed_of
+from astro_disentangle.model.bank import InstrumentBank
+from astro_disentangle.model.conditions import (
+    described_conditions,
+    observed_conditions,
+    typical_conditions,
+)
 from astro_disentangle.model.network import NetworkConfig
 from astro_disentangle.quality import (
     FLAGS,
@@ -40,6 +42,7 @@ from astro_disentangle.quality import (
     check_count,
 )
 from astro_disentangle.survey import SURVEYS, get_survey
+from astro_disentangle.translation import STEPS, paint, to_sky
 from astro_disentangle.weights.pack import (
     check_device,
     new_network,
@@ -50,8 +53,6 @@ from astro_disentangle.weights.pack import (
 __all__ = ["Disentangler"]
 
 _WEIGHTS = Path(__file__).parent / "weights"
-_SOLVER = "midpoint"
-_STEPS = 8
 
 
 class Disentangler(Estimator):
@@ -466,7 +467,7 @@ class Disentangler(Estimator):
         wcs=None,
         n_samples=1,
         return_samples=False,
-        n_steps=_STEPS,
+        n_steps=STEPS,
         random_state=None,
         batch_size=16,
         progress=False,
@@ -549,23 +550,27 @@ class Disentangler(Estimator):
         seed = seed_of(random_state)
         results = []
         for read in self._read(cutouts, source, position, batch_size, progress):
-            pixels = self._paint(
-                network, read.batch, target, conditions, n_samples, n_steps, seed
+            samples = paint(
+                network,
+                read.batch,
+                conditions,
+                n_samples=n_samples,
+                n_steps=n_steps,
+                seed=seed,
             )
-            for row in range(len(read.batch)):
-                results.append(
-                    self._to_sky(
-                        pixels[row],
-                        read,
-                        row,
-                        target,
-                        chosen,
-                        conditions,
-                        wcs,
-                        return_samples,
-                        {"NSTEPS": n_steps, "SEED": seed},
-                    )
+            results += [
+                to_sky(
+                    part,
+                    read,
+                    row,
+                    conditions,
+                    bands=chosen,
+                    wcs=wcs,
+                    return_samples=return_samples,
+                    meta={**self._provenance(), "NSTEPS": n_steps, "SEED": seed},
                 )
+                for row, part in enumerate(samples)
+            ]
         return results[0] if is_one(cutouts) else results
 
     def reconstruct(self, cutouts, *, survey=None, **options):
@@ -629,97 +634,6 @@ class Disentangler(Estimator):
             )
         return views[0] if is_one(cutouts) else views
 
-    @torch.inference_mode()
-    def _paint(self, network, batch, target, conditions, n_samples, n_steps, seed):
-        """Samples (B, S, C, N, N) in nJy of the target's native pixels."""
-        device = network.decoder.time.angular.device
-        shape = (len(target.bands), target.stamp_size, target.stamp_size)
-        x_0 = torch.stack(
-            [
-                torch.stack(
-                    [
-                        torch.randn(
-                            shape,
-                            generator=torch_generator(seed, "translate", key, sample),
-                            dtype=torch.float32,
-                        )
-                        for sample in range(n_samples)
-                    ]
-                )
-                for key in batch.keys.tolist()
-            ]
-        ).to(device)
-        view = network.view(batch.to(device))
-        z_instrument = conditions.z_instrument.to(device)
-        pixels = network.translate(
-            network.physics(view),
-            z_instrument.expand(len(batch), -1),
-            x_0,
-            prepare={
-                "source": batch.survey.name,
-                "observation": view.observation,
-                "target": target.name,
-                "noise": conditions.noise.to(device).expand(len(batch), -1),
-                "offset": torch.zeros(
-                    len(batch), 2, dtype=torch.float32, device=device
-                ),
-            },
-            n_steps=n_steps,
-            solver=_SOLVER,
-        ).cpu()
-        unusable = (batch.flags & FLAGS.UNUSABLE) != 0
-        return pixels.masked_fill(unusable.cpu()[:, None, None, None, None], torch.nan)
-
-    def _to_sky(
-        self, samples, read, row, target, bands, conditions, wcs, return_samples, meta
-    ):
-        """One row's samples (S, C, N, N) in nJy as a cut-out, or as a Quantity."""
-        index = [target.bands.index(band) for band in bands]
-        samples = samples[:, index].numpy().astype(np.float32)
-        noise = conditions.noise[index].numpy()
-        psf_fwhm = conditions.psf_fwhm[index].numpy()
-        flags = int(read.batch.flags[row])
-        where = {"wcs": None, "psf": None}
-        if wcs is not None:
-            options = {"noise": noise, "psf_fwhm": psf_fwhm}
-            if flags & FLAGS.UNUSABLE:
-                # A row of a catalogue that has no place, or nothing to show there.
-                where["wcs"], shape = checked_target(wcs)
-                samples = np.full((*samples.shape[:2], *shape), np.nan, np.float32)
-            else:
-                samples, where = view_on_wcs(
-                    samples, target, read.coord(row), wcs, **options
-                )
-                meta |= where.pop("meta")
-                noise = where.pop("noise")
-        if return_samples:
-            return (samples / target.nanojansky).astype(np.float32) * u.Unit(
-                target.unit
-            )
-        if len(samples) == 1:
-            spread = np.broadcast_to(noise[:, None, None], samples.shape[1:])
-        else:
-            spread = samples.std(0, ddof=1)
-        return to_cutout(
-            samples.mean(0),
-            target,
-            bands=bands,
-            coord=read.coord(row),
-            noise=spread,
-            psf_fwhm=psf_fwhm,
-            flags=flags,
-            samples=samples if len(samples) > 1 else None,
-            meta={
-                **self._provenance(),
-                **meta,
-                "OBJECT": read.object_id[row],
-                "SOURCE": read.batch.survey.name,
-                "NSAMPLES": len(samples),
-                "NEVAL": meta["NSTEPS"] * EVALUATIONS[_SOLVER],
-            },
-            **where,
-        )
-
     # --- conditions -----------------------------------------------------------
 
     def _conditions(self, target, like, psf_fwhm, depth, batch_size):
@@ -731,35 +645,12 @@ class Disentangler(Estimator):
                     "'depth'."
                 )
             return self._conditions_like("like", like, target, batch_size)
-        typical = self._typical(target)
+        typical = typical_conditions(self.bank_, target)
         if psf_fwhm is None and depth is None:
             return typical
-        fwhm, noise = asked_conditions(
-            target,
-            psf_fwhm,
-            depth,
-            typical.psf_fwhm.numpy(),
-            typical.noise.numpy(),
-        )
-        noise = torch.tensor(noise, dtype=torch.float32)
-        fwhm = torch.tensor(fwhm, dtype=torch.float32)
-        with torch.inference_mode():
-            device = self.network_.decoder.time.angular.device
-            z = self.network_.describe(
-                target.name, fwhm[None].to(device), noise[None].to(device)
-            )
-        return Conditions(target, z, fwhm, noise)
-
-    def _typical(self, survey):
-        """Typical conditions; the survey's own numbers where the bank has none."""
-        z, psf_fwhm, noise = self.bank_.typical(survey.name)
-        usual = torch.tensor([survey.psf_fwhm, survey.pixel_noise()])
-        return Conditions(
-            survey,
-            z,
-            torch.where(psf_fwhm.isfinite(), psf_fwhm, usual[0]),
-            torch.where(noise.isfinite(), noise, usual[1]),
-        )
+        usual = typical.psf_fwhm.numpy(), typical.noise.numpy()
+        fwhm, noise = asked_conditions(target, psf_fwhm, depth, *usual)
+        return described_conditions(self.network_, target, fwhm, noise)
 
     def _conditions_like(self, name, donors, survey, batch_size):
         """Conditions of the observation of a set of cut-outs."""
@@ -769,30 +660,11 @@ class Disentangler(Estimator):
             donors = [donor for donor, _ in each_cutout(donors, None)]
             check_own_survey(name, donors, survey)
             reads = list(self._read(donors, survey, None, batch_size, progress=False))
-        return self._observed(name, [read.batch for read in reads])
-
-    @torch.inference_mode()
-    def _observed(self, name, batches):
-        network = self._fitted()
-        device = network.decoder.time.angular.device
-        usable = [b[(b.flags & FLAGS.UNUSABLE) == 0] for b in batches]
-        usable = [b for b in usable if len(b)]
-        if not usable:
+        batches = [r.batch[(r.batch.flags & FLAGS.UNUSABLE) == 0] for r in reads]
+        batches = [batch for batch in batches if len(batch)]
+        if not batches:
             raise CutoutError(f"none of the cut-outs of {name!r} is usable.")
-        members = torch.cat(
-            [network.instrument.members(network.view(b.to(device))) for b in usable]
-        )
-        every = torch.ones(1, len(members), dtype=torch.bool, device=device)
-        typical = self._typical(usable[0].survey)
-        psf_fwhm = torch.cat([b.psf_fwhm for b in usable]).nanmedian(0).values
-        noise = torch.cat([b.noise for b in usable]).nanmedian(0).values
-        return Conditions(
-            typical.survey,
-            network.instrument.pool(members, every),
-            psf_fwhm,
-            # Every painted band has noise, also one that the donors lack.
-            torch.where(noise.isfinite(), noise, typical.noise),
-        )
+        return observed_conditions(self._fitted(), self.bank_, batches)
 
     # --- training --------------------------------------------------------------
 

@@ -16,7 +16,7 @@ FLOORS = (
     ("quality", "keys", "survey", "checkpoint", "estimator", "samples"),
     ("data", "simulation"),
     ("model",),
-    ("training", "evaluation", "weights"),
+    ("training", "evaluation", "weights", "translation"),
     ("disentangler",),
     ("cli",),
 )

@@ -1,0 +1,147 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""From cut-outs of one survey to views of another: samples, then back to the sky."""
+
+import astropy.units as u
+import numpy as np
+import torch
+
+from astro_disentangle.data.write import checked_target, to_cutout, view_on_wcs
+from astro_disentangle.keys import torch_generator
+from astro_disentangle.model.flow import EVALUATIONS
+from astro_disentangle.quality import FLAGS
+
+__all__ = ["STEPS", "paint", "to_sky"]
+
+_SOLVER = "midpoint"
+#: Steps of the solver where nobody asks for another number.
+STEPS = 8
+
+
+@torch.inference_mode()
+def paint(network, batch, conditions, *, n_samples, n_steps, seed):
+    """
+    Samples of the views of a batch under given conditions.
+
+    Parameters
+    ----------
+    network : `~astro_disentangle.model.network.Network`
+        The network.
+    batch : `~astro_disentangle.data.batch.CutoutBatch`
+        B cut-outs of one survey.
+    conditions : `~astro_disentangle.model.bank.Conditions`
+        The target survey, of C bands, and its conditions.
+    n_samples, n_steps : int
+        Samples S of each, and steps of the solver.
+    seed : int
+        Key of the noise, which is drawn for each object and sample on its own.
+
+    Returns
+    -------
+    samples : `torch.Tensor`
+        Shape (B, S, C, N, N), nJy per native pixel of the target, on the CPU; NaN for
+        unusable rows.
+    """
+    target = conditions.survey
+    device = next(network.parameters()).device
+    shape = (len(target.bands), target.stamp_size, target.stamp_size)
+
+    def noise(key, sample):
+        generator = torch_generator(seed, "translate", key, sample)
+        return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+    x_0 = torch.stack(
+        [
+            torch.stack([noise(key, sample) for sample in range(n_samples)])
+            for key in batch.keys.tolist()
+        ]
+    ).to(device)
+    view = network.view(batch.to(device))
+    rows = len(batch)
+    samples = network.translate(
+        network.physics(view),
+        conditions.z_instrument.to(device).expand(rows, -1),
+        x_0,
+        prepare={
+            "source": batch.survey.name,
+            "observation": view.observation,
+            "target": target.name,
+            "noise": conditions.noise.to(device).expand(rows, -1),
+            "offset": torch.zeros(rows, 2, dtype=torch.float32, device=device),
+        },
+        n_steps=n_steps,
+        solver=_SOLVER,
+    ).cpu()
+    unusable = (batch.flags & FLAGS.UNUSABLE) != 0
+    return samples.masked_fill(unusable.cpu()[:, None, None, None, None], torch.nan)
+
+
+def to_sky(samples, read, row, conditions, *, bands, wcs, return_samples, meta):
+    """
+    The samples of one row as a cut-out, or as a Quantity.
+
+    Parameters
+    ----------
+    samples : `torch.Tensor`
+        Shape (S, C, N, N), nJy.
+    read : `~astro_disentangle.data.read.Cutouts`
+        The cut-outs that were translated.
+    row : int
+        Which of them.
+    conditions : `~astro_disentangle.model.bank.Conditions`
+        As for `paint`.
+    bands : sequence of str
+        Bands of the result.
+    wcs : WCS or None
+        Pixels of the result; the target's own where None.
+    return_samples : bool
+        Give the samples themselves.
+    meta : dict
+        Provenance, with ``NSTEPS``.
+
+    Returns
+    -------
+    view : `~astro_disentangle.SurveyCutout` or `~astropy.units.Quantity`
+        Mean and spread of the samples, or the one sample with the target's noise; or
+        the samples, (S, C, ny, nx).
+    """
+    target = conditions.survey
+    index = [target.bands.index(band) for band in bands]
+    samples = samples[:, index].numpy().astype(np.float32)
+    noise = conditions.noise[index].numpy()
+    psf_fwhm = conditions.psf_fwhm[index].numpy()
+    flags = int(read.batch.flags[row])
+    meta = {
+        **meta,
+        "OBJECT": read.object_id[row],
+        "SOURCE": read.batch.survey.name,
+        "NSAMPLES": len(samples),
+        "NEVAL": meta["NSTEPS"] * EVALUATIONS[_SOLVER],
+    }
+    where = {}
+    if wcs is not None and flags & FLAGS.UNUSABLE:
+        # A row of a catalogue that has no place, or nothing to show there.
+        where["wcs"], shape = checked_target(wcs)
+        samples = np.full((*samples.shape[:2], *shape), np.nan, np.float32)
+    elif wcs is not None:
+        options = {"noise": noise, "psf_fwhm": psf_fwhm}
+        samples, where = view_on_wcs(samples, target, read.coord(row), wcs, **options)
+        meta |= where.pop("meta")
+        noise = where.pop("noise")
+    if return_samples:
+        return (samples / target.nanojansky).astype(np.float32) * u.Unit(target.unit)
+    if len(samples) == 1:
+        spread = np.broadcast_to(noise[:, None, None], samples.shape[1:])
+    else:
+        spread = samples.std(0, ddof=1)
+    return to_cutout(
+        samples.mean(0),
+        target,
+        bands=bands,
+        coord=read.coord(row),
+        noise=spread,
+        psf_fwhm=psf_fwhm,
+        flags=flags,
+        samples=samples if len(samples) > 1 else None,
+        meta=meta,
+        **where,
+    )
