@@ -8,6 +8,7 @@ its decoder turns latents into pixels, and those go back to the sky as
 """
 
 import dataclasses
+import hashlib
 import itertools
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ from astropy.table import QTable, Table
 
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
 from astro_disentangle.data.conditions import asked_conditions, check_bands
+from astro_disentangle.data.mmu import is_row
 from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.data.read import Cutouts, read_cutouts
 from astro_disentangle.data.stream import check_own_survey, each_cutout, is_one
@@ -330,7 +332,8 @@ class Disentangler(Estimator):
             properties = self.heads_[kind]
             read = properties.read(latents[column])
             for name in read.colnames:
-                table[name] = read[name]
+                if name not in table.colnames:
+                    table[name] = read[name]
             table.meta[column[:7].upper()] = properties.source
             if properties.source == SIMULATED:
                 warnings.warn(
@@ -384,9 +387,13 @@ class Disentangler(Estimator):
         """
         self._fitted()
         latents = latents_or_cutouts
-        if not isinstance(latents, Table):
-            latents = self._latents(latents, survey, batch_size=batch_size)
-        _, group = np.unique(np.asarray(latents["object_id"]), return_inverse=True)
+        latents = self._own_latents("latents", latents, survey, batch_size)
+        # A name may be that of a whole field: views of one galaxy share the place too.
+        names = np.asarray(latents["object_id"]).astype(str)
+        if "coord" in latents.colnames:
+            places = [f"{ra:.4f} {dec:.4f}" for ra, dec in _degrees(latents["coord"])]
+            names = np.char.add(np.char.add(names, " "), places)
+        _, group = np.unique(names, return_inverse=True)
         self.heads_["physics"] = fit_properties(
             latents["physics"],
             table,
@@ -395,6 +402,25 @@ class Disentangler(Estimator):
             seed=seed_of(self.random_state),
         )
         return self
+
+    def _own_latents(self, name, given, survey, batch_size):
+        """A table of latents that are this model's, or those of cut-outs."""
+        # A table of rows with images is one of cut-outs.
+        if not isinstance(given, Table) or is_row(given):
+            return self._latents(given, survey, batch_size=batch_size)
+        missing = [n for n in ("object_id", "physics") if n not in given.colnames]
+        if missing:
+            raise CutoutError(
+                f"{name!r} must be a table of latents from transform(), or cut-outs; "
+                f"it lacks the columns {missing}."
+            )
+        own = self._network_digest
+        if given.meta.get("NETWORK", own) != own:
+            raise CutoutError(
+                f"{name!r} must be latents of this model; got those of the weights "
+                f"{given.meta['NETWORK'][:12]!r}. Transform the cut-outs again."
+            )
+        return given
 
     def similar(self, query, catalog, k=10, *, survey=None, batch_size=64):
         """
@@ -442,13 +468,7 @@ class Disentangler(Estimator):
         self._fitted()
         tables = {"query": query, "catalog": catalog}
         for name, given in tables.items():
-            if not isinstance(given, Table):
-                tables[name] = self._latents(given, survey, batch_size=batch_size)
-            elif given.meta.get("SHA256", self.sha256_) != self.sha256_:
-                raise CutoutError(
-                    f"{name!r} must be latents of this model; got those of the weights "
-                    f"{given.meta['SHA256'][:12]!r}. Transform the cut-outs again."
-                )
+            tables[name] = self._own_latents(name, given, survey, batch_size)
         return match_latents(tables["query"], tables["catalog"], k)
 
     # --- from latents to another survey's pixels ----------------------------
@@ -790,6 +810,11 @@ class Disentangler(Estimator):
         self.bank_ = bank
         self.history_ = QTable(rows=history) if history else QTable()
         self.sha256_ = sha256
+        state = sorted(self.network_.state_dict().items())
+        digest = hashlib.sha256()
+        for name, tensor in state:
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        self._network_digest = digest.hexdigest()
         self.heads_ = dict(heads or {})
         self.n_features_in_ = network.config.physics_size
 
@@ -959,7 +984,14 @@ class Disentangler(Estimator):
             "MODEL": f"astro_disentangle {'-'.join(self.network_.surveys)}",
             "MODELVER": __version__,
             "SHA256": self.sha256_,
+            "NETWORK": self._network_digest,
         }
+
+
+def _degrees(coord):
+    """Right ascension and declination, (N, 2)."""
+    sky = coord.icrs
+    return np.stack([sky.ra.deg, sky.dec.deg], 1)
 
 
 def _usable(pairs, name, surveys):

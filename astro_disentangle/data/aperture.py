@@ -125,7 +125,9 @@ def _is_of_the_sky(cutout):
         isinstance(scale, numbers.Real)
         and abs(scale / cutout.survey.pixel_scale - 1) < 0.02
     )
-    return lookup(cutout.meta, "NOISEFAC") == 1 and native
+    told = lookup(cutout.meta, "NOISEFAC")
+    factors = [header_value("NOISEFAC", told, band) for band in cutout.bands]
+    return native and all(f is not None and abs(f - 1) < 1e-3 for f in factors)
 
 
 def _of_large_areas(cutout):

@@ -669,6 +669,9 @@ def _combined(cutout, name, operand, operand2, options):
     if error is not None:
         array = np.broadcast_to(error.array, shape).copy()
         error = type(error)(array, unit=error.unit)
+    meta = result.meta if "handle_meta" in options else deepcopy(own.meta)
+    # The noise of the mosaic is not that of the result.
+    meta = {k: v for k, v in meta.items() if str(k).upper() != "SKYSIGMA"}
     return SurveyCutout(
         result,
         uncertainty=error,
@@ -676,7 +679,7 @@ def _combined(cutout, name, operand, operand2, options):
         survey=own.survey,
         bands=own.bands,
         psf=own.psf,
-        meta=result.meta if "handle_meta" in options else deepcopy(own.meta),
+        meta=meta,
         flags=int(np.bitwise_or.reduce([one.flags for one in cutouts] or [own.flags])),
         samples=_combined_samples(name, sides, result),
     )

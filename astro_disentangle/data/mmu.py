@@ -179,8 +179,7 @@ def images_of(row, survey=None):
 
 def _image_of(row, survey):
     """The image of a row, and what else the row says."""
-    if "flux" in row.keys():  # noqa: SIM118, a pandas Series looks up its values
-        return row, {}
+    # A pandas Series looks up its values.
     columns = [name for name in ("image", *_COLUMNS) if name in row.keys()]  # noqa: SIM118
     wanted = [name for name in columns if survey and _COLUMNS.get(name) == survey]
     columns = wanted or columns
@@ -192,6 +191,9 @@ def _image_of(row, survey):
     for name in ("ra", "dec", "object_id"):
         if name in row.keys():  # noqa: SIM118
             meta[name] = row[name]
+    if not columns:
+        fields = ("band", "flux", "ivar", "mask", "psf_fwhm", "scale")
+        return {name: row[name] for name in fields if name in row.keys()}, meta  # noqa: SIM118
     if columns[0] in _COLUMNS:
         meta["survey"] = _COLUMNS[columns[0]]
     return row[columns[0]], meta

@@ -212,7 +212,10 @@ class MosaicCutouts(Sequence):
         native = is_native(layout.place, self.survey)
         for index, (plane, where) in layout.bands.items():
             if plane.uncertainty is None:
-                sigma = around_noise(plane, where, size, self.survey)
+                wide = size
+                if not layout.congruent(where, size):
+                    wide = bridge(where, layout.place, size)[1]
+                sigma = around_noise(plane, where, wide, self.survey)
                 own = 1.0 if native else layout.place.scale / self.survey.pixel_scale
                 measured[index] = sigma * own / self._factor
         if all(plane.uncertainty is None for plane in self._planes):
@@ -253,7 +256,10 @@ class MosaicCutouts(Sequence):
         told = {}
         for index, plane in self._bands.items():
             band = self.survey.bands[index]
-            told[band] = header_value(name, lookup(plane.meta, name), band)
+            value = lookup(plane.meta, name)
+            told[band] = header_value(name, value, plane.band)
+            if told[band] is None:
+                told[band] = header_value(name, value, band)
         return {band: value for band, value in told.items() if value is not None}
 
     def _nothing(self, position, meta):

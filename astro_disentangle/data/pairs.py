@@ -258,8 +258,9 @@ class PairedCutouts:
         2
         """
         from astro_disentangle.data.read import read_cutouts
+        from astro_disentangle.data.stream import each_cutout
 
-        a, b = list(a), list(b)
+        a, b = ([cutout for cutout, _ in each_cutout(views, None)] for views in (a, b))
         if len(a) != len(b) or not a:
             raise ValueError(
                 "'a' and 'b' must hold the same galaxies in the same order; got "

@@ -19,6 +19,7 @@ __all__ = ["SIMULATED", "Properties", "fit_properties"]
 
 #: What the packaged heads say that they were fitted to.
 SIMULATED = "simulated galaxies"
+_TAKEN = ("object_id", "survey", "coord", "flags")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,13 +126,21 @@ def fit_properties(latents, table, group, *, source, seed):
     """
     latents = np.asarray(latents, dtype=np.float32)
     names = list(getattr(table, "colnames", table))
+    odd = [
+        n for n in names if n in _TAKEN or n.removesuffix("_err") in set(names) - {n}
+    ]
+    if odd:
+        raise CutoutError(
+            f"a property cannot be called {odd[0]!r}: predict() has that column for "
+            "something else. Rename it or leave it out."
+        )
     columns, units = [], []
     for name in names:
         column = table[name]
         unit = getattr(column, "unit", None)
         values = getattr(column, "value", column)
         try:
-            values = np.ma.filled(np.ma.asarray(values, dtype=np.float32), np.nan)
+            values = np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
         except (TypeError, ValueError) as error:
             raise CutoutError(
                 f"the property {name!r} must be a column of numbers: {error}"

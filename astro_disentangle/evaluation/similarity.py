@@ -102,7 +102,7 @@ def match_latents(query, catalog, k):
                 f"columns {missing or ['physics (N, P)']}."
             )
     sizes = [table["physics"].shape[1] for table in (query, catalog)]
-    digests = [table.meta.get("SHA256", "") for table in (query, catalog)]
+    digests = [table.meta.get("NETWORK", "") for table in (query, catalog)]
     if sizes[0] != sizes[1] or (all(digests) and digests[0] != digests[1]):
         raise CutoutError(
             "'query' and 'catalog' must be latents of the same weights; got "
@@ -112,7 +112,8 @@ def match_latents(query, catalog, k):
     rows, distances = nearest(query["physics"], catalog["physics"], k)
     number, rank = np.nonzero(rows >= 0)
     chosen = rows[number, rank]
-    others = [n for n in catalog.colnames if n not in ("physics", "instrument")]
+    own = ("physics", "instrument", "query", "rank", "distance", "row")
+    others = [n for n in catalog.colnames if n not in own]
     matches = QTable()
     matches["query"] = np.asarray(query["object_id"])[number]
     matches["rank"] = rank + 1

@@ -20,6 +20,8 @@ __all__ = ["Head", "fit_head"]
 
 #: Share of galaxies held out, and share of a Gaussian within one standard deviation.
 _HELD_OUT = 0.2
+#: Of fewer groups than this none can be held out for all.
+_GROUPS = 10
 _WITHIN = 0.6827
 #: Bounds of the logarithm of a standard deviation over the spread of the property.
 _LOGS = (-6.0, 1.0)
@@ -48,8 +50,8 @@ class Head(nn.Module):
             nn.SiLU(),
             nn.Linear(hidden, 2 * count),
         )
-        self.register_buffer("centre", torch.zeros(count))
-        self.register_buffer("spread", torch.ones(count))
+        self.register_buffer("centre", torch.zeros(count, dtype=torch.float64))
+        self.register_buffer("spread", torch.ones(count, dtype=torch.float64))
         self.register_buffer("calibration", torch.ones(count))
 
     @classmethod
@@ -135,6 +137,9 @@ def fit_head(z, values, group, *, seed, n_steps=1500, batch_size=512, hidden=128
         )
     generator = torch_generator(seed, "head")
     labels, place = torch.unique(group, return_inverse=True)
+    if len(labels) < _GROUPS:
+        # One name for a whole field is no galaxy: rows are all there is to go by.
+        labels = place = torch.arange(len(z))
     held = torch.rand(len(labels), generator=generator) < _HELD_OUT
     held = held[place]
     head = Head.empty(z.shape[1], values.shape[1], hidden)
@@ -142,12 +147,16 @@ def fit_head(z, values, group, *, seed, n_steps=1500, batch_size=512, hidden=128
         bound = layer.in_features**-0.5
         for parameter in (layer.weight, layer.bias):
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    values = values.double()
     filled = torch.where(known, values, torch.zeros_like(values))
     number = known.sum(0)
-    head.centre.copy_(filled.sum(0) / number)
-    spread = ((filled - head.centre).square() * known).sum(0) / number
-    head.spread.copy_(spread.sqrt().clamp(min=1e-6))
-    target = (filled - head.centre) / head.spread
+    centre = filled.sum(0) / number
+    spread = (((filled - centre) * known).square().sum(0) / number).sqrt()
+    # A constant has no spread; fluxes in W or luminosities in erg/s have any.
+    floor = 1e-6 * torch.where(centre == 0, torch.ones_like(centre), centre.abs())
+    head.spread.copy_(torch.maximum(spread, floor))
+    head.centre.copy_(centre)
+    target = ((filled - head.centre) / head.spread).float()
 
     def likelihood(rows):
         mean, log = head.scaled(z[rows])

@@ -105,7 +105,7 @@ def pack(network, bank, recipe, history, dtype, heads=None):
     heads = heads or {}
     for kind, properties in heads.items():
         for name, tensor in properties.head.state_dict().items():
-            tensors[f"heads.{kind}/{name}"] = tensor.float()
+            tensors[f"heads.{kind}/{name}"] = tensor
     config = {
         "surveys": [survey.to_json() for survey in network.surveys.values()],
         "network": dict(vars(network.config)),

@@ -70,7 +70,7 @@ def test_cutouts_may_be_asked_for(model, latents):
 
 def test_refusals(model, latents):
     other = latents["hsc"].copy()
-    other.meta["SHA256"] = "0" * 64
+    other.meta["NETWORK"] = "0" * 64
     with pytest.raises(CutoutError, match="of this model"):
         model.similar(other, latents["legacy"])
     with pytest.raises(CutoutError, match="physics"):
