@@ -67,9 +67,12 @@ _TAIL = """
 Limits
 ------
 
-- Small, and trained for ten minutes: colours, sizes and seeing are learned in part,
-  as the table says. Fluxes of single galaxies scatter by the given share; do not
-  take photometry of one galaxy from it where PSF matching would do.
+- Small, and trained on one core: colours, sizes and seeing are learned in part,
+  as the table says. The seeing is hardly read from pixels alone, and eight cut-outs say
+  no more than one. The magnitude of a galaxy can be read from the instrument latent of
+  its own cut-out: use donors. Fluxes of single galaxies scatter by the given share and
+  are too bright by 5 to 13%; do not take photometry of one galaxy from it where PSF
+  matching would do.
 - Brighter than i = 17, larger than about 2" half-light radius, or with a large
   neighbour, a galaxy is outside of what it has seen: painted fluxes saturate, and no
   flag but ``LARGE`` says so.
@@ -77,8 +80,9 @@ Limits
   described.
 - The redshifts and masses behind the probes are those of the simulation.
 - Seeing beyond a factor 2 and depth beyond 1.5 mag of the usual are refused. Within
-  0.7 mag of the usual depth, painted noise is within 40% of what is asked, the worst
-  being 37% too much in HSC r; near the ends it can be twice too much.
+  0.7 mag of the usual depth, noise painted for simulated galaxies is within 18% of what
+  is asked. In corners of packaged real galaxies with neighbours, painted in HSC, the
+  scatter is up to 1.5 times the noise, faint light of the neighbours included.
 """
 
 
