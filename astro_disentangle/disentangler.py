@@ -93,7 +93,7 @@ class Disentangler(Estimator):
     history_ : `~astropy.table.QTable`
         Loss and its terms during training.
     heads_ : dict of str to `~astro_disentangle.evaluation.properties.Properties`
-        What `predict` reads, from ``"physics"`` and from ``"instrument.SURVEY"``.
+        What ``predict`` reads, from ``"physics"`` and from ``"instrument.SURVEY"``.
     sha256_ : str
         Digest of the weights file, once loaded or saved, else ``""``.
 
@@ -351,7 +351,7 @@ class Disentangler(Estimator):
         ----------
         latents_or_cutouts : `~astropy.table.QTable` or cut-outs
             N rows from `transform`, of one survey or of several, or N cut-outs. Rows of
-            one ``object_id`` are views of one galaxy.
+            one ``object_id`` and place are views of one galaxy.
         table : `~astropy.table.Table`
             N rows; each column is a property, of numbers or Quantities. What is masked
             or not finite is unknown.

@@ -35,14 +35,14 @@ class Properties:
         Their units, as `astropy.units` writes them; ``""`` for plain numbers.
     source : str
         What the head was fitted to.
-    head : `~astro_disentangle.model.heads.Head`
+    head : `torch.nn.Module`
         The head.
     """
 
     names: tuple
     units: tuple
     source: str
-    head: Head
+    head: object
 
     def read(self, latents):
         """
