@@ -210,11 +210,13 @@ class MosaicCutouts(Sequence):
         """
         measured = {}
         native = is_native(layout.place, self.survey)
+        # Around the model's window, however large the cut-out is.
+        window = window_size(layout.place, self.survey)
         for index, (plane, where) in layout.bands.items():
             if plane.uncertainty is None:
-                wide = size
+                wide = window
                 if not layout.congruent(where, size):
-                    wide = bridge(where, layout.place, size)[1]
+                    wide = bridge(where, layout.place, window)[1]
                 sigma = around_noise(plane, where, wide, self.survey)
                 own = 1.0 if native else layout.place.scale / self.survey.pixel_scale
                 measured[index] = sigma * own / self._factor
