@@ -228,6 +228,15 @@ def test_noise_is_that_of_the_mosaic():
     assert np.allclose(cut.batch.noise[0, :2].numpy(), expected, rtol=0.05)
 
 
+def test_arithmetic_forgets_the_noise_of_the_mosaic():
+    image = {"g": mosaic(0.262, (300, 300), uncertainty=None, noise=2.0)}
+    view = SurveyCutout.from_image(image, SKY, survey="legacy")
+    before, after = (
+        read_cutouts(c).batch.noise[0, 0].item() for c in (view, view.multiply(3))
+    )
+    assert after == pytest.approx(3 * before, rel=0.25)
+
+
 def test_psf_of_coarser_pixels():
     images = {
         "g": mosaic(0.1, (400, 400), psf=render_psf(0.35, 3.0, 0.1, 41)),

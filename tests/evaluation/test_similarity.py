@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """Similarity search: exact, across surveys, blind to what cannot be used."""
 
+import copy
+
 import numpy as np
 import pytest
 from astropy.table import QTable
@@ -66,6 +68,14 @@ def test_cutouts_may_be_asked_for(model, latents):
     assert np.array_equal(some["row"], table["row"])
     one = model.similar(pairs.cutouts("hsc")[3], pairs.cutouts("legacy"), k=100)
     assert len(one) == 64 and one["row"][:2].tolist() == some["row"][:2].tolist()
+
+
+def test_latents_outlive_a_save(model, latents, tmp_path):
+    """Heads and files may change: latents belong to the network."""
+    own = copy.copy(model)
+    own.save(tmp_path / "own.safetensors")
+    assert own.sha256_ != model.sha256_
+    assert len(own.similar(latents["hsc"][:1], latents["legacy"], k=2)) == 2
 
 
 def test_refusals(model, latents):

@@ -95,3 +95,36 @@ def test_columns_with_units_and_masks():
         fit_properties(z.numpy(), {"a": ["x"] * 800}, group, source="", seed=0)
     with pytest.raises(CutoutError, match="each of the 800"):
         fit_properties(z.numpy(), {"a": [1.0]}, group, source="", seed=0)
+
+
+def test_one_name_for_a_whole_field():
+    """Without groups to hold out, rows are held out: errors stay honest."""
+    z, value, _ = drawn(600)
+    head = fit_head(z, value[:, None], torch.zeros(600, dtype=torch.int64), seed=1)
+    new, truth, _ = drawn(seed=2)
+    mean, found = (part[:, 0] for part in head(new))
+    assert ((truth - mean).abs() < found).float().mean() == pytest.approx(
+        0.68, abs=0.12
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-16, 1e20, 1e36])
+def test_units_do_not_matter(scale):
+    """Fluxes in W/m2 and luminosities in W are learned as well as magnitudes."""
+    z, value, _ = drawn(800)
+    latents, group = z.numpy(), np.arange(800)
+    one, other = (
+        fit_properties(
+            latents, {"a": value.double().numpy() * s}, group, source="", seed=0
+        ).read(latents[:50])["a"]
+        for s in (1.0, scale)
+    )
+    assert np.allclose(other.value / scale, one.value, rtol=1e-2)
+
+
+def test_names_that_are_taken():
+    z, value, _ = drawn(100)
+    for name in ("object_id", "a_err"):
+        table = {"a": value.numpy(), name: value.numpy()}
+        with pytest.raises(CutoutError, match="cannot be called"):
+            fit_properties(z.numpy(), table, np.arange(100), source="", seed=0)
