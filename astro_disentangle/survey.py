@@ -66,11 +66,21 @@ class Survey:
     depth_scatter : tuple of float
         Standard deviation of ``depth`` per band, mag.
     noise_correlation : tuple of float
-        Correlation of the sky noise at lags 1, 2, 3 px along an axis.
+        Correlation of the sky noise at lags 1, 2, 3, ... px along an axis.
     noise_factor : float
         Standard deviation of the sky noise of a pixel over the one that the
         uncertainty maps of the coadds claim, which know nothing of the
         correlation that resampling brings.
+    psf_ellipticity : float
+        Standard deviation of each component of the ellipticity of the PSF.
+    zero_point_error : float
+        Standard deviation of the zero points, mag.
+    astrometric_error : float
+        Standard deviation of positions along each axis, arcsec.
+    saturation : tuple of float
+        AB magnitude per band at which a point source saturates; none if empty.
+    sky_brightness : tuple of float
+        AB mag per square arcsec per band; that of a dark site if empty.
 
     Raises
     ------
@@ -102,6 +112,11 @@ class Survey:
     depth_scatter: tuple
     noise_correlation: tuple = (0.0, 0.0, 0.0)
     noise_factor: float = 1.0
+    psf_ellipticity: float = 0.04
+    zero_point_error: float = 0.01
+    astrometric_error: float = 0.03
+    saturation: tuple = ()
+    sky_brightness: tuple = ()
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -119,6 +134,16 @@ class Survey:
                     f"{name!r} must have one value for each of the "
                     f"{len(self.bands)} bands; got {len(getattr(self, name))}."
                 )
+        for name in ("saturation", "sky_brightness"):
+            if len(getattr(self, name)) not in (0, len(self.bands)):
+                raise ValueError(
+                    f"{name!r} must be empty or have one value for each of the "
+                    f"{len(self.bands)} bands; got {len(getattr(self, name))}."
+                )
+        for name in ("psf_ellipticity", "zero_point_error", "astrometric_error"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name!r} must be at least 0; got {value}.")
         for name in ("pixel_scale", "psf_beta", "psf_fwhm", "noise_factor"):
             value = getattr(self, name)
             values = value if isinstance(value, tuple) else (value,)
@@ -286,6 +311,7 @@ HSC = Survey(
     depth=(26.4, 26.1, 25.9, 25.2, 24.4),
     depth_scatter=(0.30, 0.30, 0.30, 0.30, 0.30),
     noise_correlation=(0.09, -0.05, 0.03),
+    saturation=(17.4, 18.1, 18.3, 17.5, 17.0),
 )
 
 #: DESI Legacy Imaging Surveys, DECam part (depth: DR9 and DR10 descriptions).
@@ -305,6 +331,8 @@ LEGACY = Survey(
     depth_scatter=(0.30, 0.40, 0.35, 0.35),
     noise_correlation=(0.15, -0.10, 0.04),
     noise_factor=0.89,
+    psf_ellipticity=0.05,
+    saturation=(15.2, 15.7, 15.8, 15.5),
 )
 
 #: The northern part of the Legacy Surveys: BASS g and r, MzLS z (seeing: BASS DR2;
@@ -324,8 +352,9 @@ LEGACY_NORTH = Survey(
     psf_beta=3.5,
     depth=(24.3, 23.7, 23.35),
     depth_scatter=(0.12, 0.15, 0.15),
-    noise_correlation=(0.59, -0.02, -0.13),
+    noise_correlation=(0.59, -0.02, -0.13, 0.015, 0.035),
     noise_factor=0.87,
+    psf_ellipticity=0.08,
 )
 
 #: Dark Energy Survey DR2 coadds (seeing: DES DR2; depth: the griz histograms of the
@@ -346,6 +375,8 @@ DES = Survey(
     depth_scatter=(0.2, 0.2, 0.2, 0.2, 0.2),
     noise_correlation=(0.15, 0.0, 0.06),
     noise_factor=0.93,
+    psf_ellipticity=0.05,
+    saturation=(15.2, 15.7, 15.8, 15.5, 15.0),
 )
 
 #: Sloan Digital Sky Survey (seeing: quartiles in r, the other bands by the 1/5 power
@@ -424,6 +455,7 @@ EUCLID = Survey(
     psf_beta=2.5,
     depth=(26.35, 24.3, 24.3, 24.3),
     depth_scatter=(0.1, 0.1, 0.1, 0.1),
+    sky_brightness=(22.3, 22.1, 22.1, 22.2),
 )
 
 #: The surveys that the package describes, by name. The packaged weights are of the

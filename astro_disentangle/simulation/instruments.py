@@ -3,32 +3,45 @@ r"""How a survey sees the sky: the conditions that a group of cut-outs shares.
 
 For each group and band the FWHM :math:`w` of a Moffat profile is lognormal about
 the survey's, its index :math:`\beta` normal, and the 5 sigma point source depth
-:math:`m_5` normal; half of the variance of :math:`w` and of :math:`m_5` is common
-to the bands. The noise of a pixel follows from the effective area of the PSF,
+:math:`m_5` normal; half of the variance of :math:`w`, of :math:`m_5` and of the
+ellipticity is common to the bands. The noise of a pixel follows from the effective
+area of the PSF,
 
 .. math:: \sigma = \frac{F_0\,10^{-0.4 m_5}}{5 \sqrt{N}}, \quad
           N = \frac{\pi \alpha^2 (2\beta_0 - 1)}{(\beta_0 - 1)^2}, \quad
           \alpha = \frac{w / \mathrm{pixel}}{2\sqrt{2^{1/\beta_0} - 1}},
 
-with the survey's own :math:`\beta_0`, as `Survey.pixel_noise` has it.
+with the survey's own :math:`\beta_0`, as `Survey.pixel_noise` has it. A dark sky has
+the brightness that the LSST overview gives (Ivezic et al. 2019, table 2).
 """
 
 import math
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 
 from astro_disentangle.simulation.tables import filter_columns, load_tables
 from astro_disentangle.survey import AB_FLUX_NJY
 
-__all__ = ["Conditions", "draw_conditions", "extinction", "pixel_noise"]
+__all__ = [
+    "Conditions",
+    "draw_conditions",
+    "extinction",
+    "pixel_noise",
+    "saturation_level",
+    "sky_level",
+]
 
 _BETA_SCATTER, _BETA_RANGE = 0.3, (1.8, 4.5)
-_ELLIPTICITY_SCATTER = 0.02
-_ZERO_POINT_SCATTER = 0.01
 #: Share of cut-outs without one of the bands, and bands for which it is larger.
 _MISSING_SHARE = 0.03
 _MISSING_BAND = {("legacy", "i"): 0.10}
+#: Wavelength (angstrom) and brightness of a dark sky, AB mag per square arcsec.
+_DARK_SKY = (
+    (3670.0, 4825.0, 6222.0, 7546.0, 8691.0, 9712.0),
+    (22.99, 22.26, 21.20, 20.48, 19.60, 18.61),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +63,10 @@ class Conditions:
         Shape (G, C), error of the zero point, mag; positive makes sources faint.
     present : `torch.Tensor`
         Shape (G, C), bool, bands that were observed.
+    psf_image : `torch.Tensor`, optional
+        Shape (G, C, P, P), images of the PSF in native pixels about the middle one
+        (P // 2), in place of the Moffat profile; ``psf_fwhm`` still says how wide
+        they are.
     """
 
     psf_fwhm: torch.Tensor
@@ -58,10 +75,12 @@ class Conditions:
     depth: torch.Tensor
     zero_point: torch.Tensor
     present: torch.Tensor
+    psf_image: torch.Tensor | None = None
 
     def map(self, function):
         """Conditions whose tensors are a function of those of these."""
-        return Conditions(*(function(getattr(self, f.name)) for f in fields(self)))
+        values = (getattr(self, field.name) for field in fields(self))
+        return Conditions(*(x if x is None else function(x) for x in values))
 
 
 def draw_conditions(survey, n_groups, generator, *, psf_fwhm=None, depth=None):
@@ -98,17 +117,17 @@ def draw_conditions(survey, n_groups, generator, *, psf_fwhm=None, depth=None):
     def normal(*more):
         return torch.randn(*shape, *more, generator=generator)
 
-    def half_common():
-        common = torch.randn(n_groups, 1, generator=generator)
-        return (common + normal()) * math.sqrt(0.5)
+    def half_common(*more):
+        common = torch.randn(n_groups, 1, *more, generator=generator)
+        return (common + normal(*more)) * math.sqrt(0.5)
 
     scatter = torch.tensor(survey.psf_scatter).square().log1p().sqrt()
     fwhm = torch.tensor(survey.psf_fwhm) * (scatter * half_common()).exp()
     deep = torch.tensor(survey.depth)
     deep = deep + torch.tensor(survey.depth_scatter) * half_common()
     beta = (survey.psf_beta + _BETA_SCATTER * normal()).clamp(*_BETA_RANGE)
-    ellipticity = _ELLIPTICITY_SCATTER * normal(2)
-    zero_point = _ZERO_POINT_SCATTER * normal()
+    ellipticity = survey.psf_ellipticity * half_common(2)
+    zero_point = survey.zero_point_error * normal()
     usual = _MISSING_SHARE / len(survey.bands) if len(survey.bands) > 1 else 0.0
     missing = torch.tensor(
         [_MISSING_BAND.get((survey.name, band), usual) for band in survey.bands]
@@ -163,6 +182,69 @@ def pixel_noise(survey, depth, psf_fwhm):
     alpha = psf_fwhm / survey.pixel_scale / (2 * math.sqrt(2 ** (1 / beta) - 1))
     area = math.pi * alpha**2 * (2 * beta - 1) / (beta - 1) ** 2
     return AB_FLUX_NJY / 5 * 10 ** (-0.4 * depth) / area.sqrt()
+
+
+def _flux(magnitudes):
+    """Flux in nJy of AB magnitudes, one per band, (C,) float32."""
+    return AB_FLUX_NJY * 10 ** (-0.4 * torch.as_tensor(magnitudes).float())
+
+
+def sky_level(survey):
+    """
+    Light of the sky that falls on a pixel.
+
+    Parameters
+    ----------
+    survey : `~astro_disentangle.Survey`
+        The survey.
+
+    Returns
+    -------
+    level : `torch.Tensor`
+        Shape (C,), nJy.
+
+    Examples
+    --------
+    >>> from astro_disentangle import get_survey
+    >>> from astro_disentangle.simulation.instruments import sky_level
+    >>> round(sky_level(get_survey("hsc"))[2].item())
+    774
+    """
+    brightness = survey.sky_brightness
+    if not brightness:
+        wavelength = load_tables()["wavelength"][filter_columns(survey)]
+        brightness = np.interp(wavelength, *_DARK_SKY)
+    return _flux(brightness) * survey.pixel_scale**2
+
+
+def saturation_level(survey):
+    """
+    Flux of a pixel that saturates.
+
+    Parameters
+    ----------
+    survey : `~astro_disentangle.Survey`
+        The survey.
+
+    Returns
+    -------
+    level : `torch.Tensor`
+        Shape (C,), nJy: the peak of a point source of the survey's saturation
+        magnitude under its usual seeing; infinite if it names none.
+
+    Examples
+    --------
+    >>> from astro_disentangle import get_survey
+    >>> from astro_disentangle.simulation.instruments import saturation_level
+    >>> bool((saturation_level(get_survey("legacy")) > 5e4).all())
+    True
+    """
+    if not survey.saturation:
+        return torch.full((len(survey.bands),), math.inf)
+    beta = survey.psf_beta
+    fwhm = torch.tensor(survey.psf_fwhm)
+    alpha = fwhm / survey.pixel_scale / (2 * math.sqrt(2 ** (1 / beta) - 1))
+    return _flux(survey.saturation) * (beta - 1) / (math.pi * alpha**2)
 
 
 def extinction(survey, ebv):

@@ -19,6 +19,8 @@ _CHUNK = 32
 _UNITS = {
     "log_mass": u.dex(u.solMass),
     "magnitude": u.ABmag,
+    "west": u.arcsec,
+    "north": u.arcsec,
     "ebv": u.mag,
     "psf_fwhm": u.arcsec,
     "depth": u.ABmag,
@@ -27,7 +29,14 @@ _UNITS = {
 
 
 def simulate_pairs(
-    n, *, surveys=("hsc", "legacy"), random_state=None, group_size=8, progress=False
+    n,
+    *,
+    surveys=("hsc", "legacy"),
+    random_state=None,
+    group_size=8,
+    visit=0,
+    neighbours=0,
+    progress=False,
 ):
     """
     Simulate galaxies as two surveys would observe them.
@@ -42,6 +51,11 @@ def simulate_pairs(
         Seed; the same seed gives the same pairs.
     group_size : int
         Galaxies that share seeing, depth, extinction and zero point.
+    visit : int
+        Another visit has the same galaxies under other conditions and noise.
+    neighbours : int or None
+        Another number puts other neighbours around the same galaxies, None puts
+        none there.
     progress : bool
         Show a progress bar.
 
@@ -51,7 +65,10 @@ def simulate_pairs(
         Cut-outs, groups and ``truth``: a `~astropy.table.QTable` with
         ``redshift``, ``log_mass``, ``magnitude`` (HSC i), ``r_half`` (arcsec),
         ``bulge_fraction``, ``e1``, ``e2``, ``ebv``, ``is_star``, and
-        ``psf_fwhm``, ``depth`` and ``noise`` per band of each survey.
+        ``psf_fwhm``, ``depth`` and ``noise`` per band of each survey. Its
+        ``meta["neighbours"]`` is a table of what stands around the galaxies: ``row``,
+        ``west`` and ``north`` of the galaxy, ``magnitude`` (HSC i), ``redshift``,
+        ``r_half``, ``is_star``.
 
     Raises
     ------
@@ -77,7 +94,15 @@ def simulate_pairs(
     with tqdm(total=n, disable=not progress, unit="galaxy") as bar:
         for step, start in enumerate(range(0, n_groups, _CHUNK)):
             size = min(_CHUNK, n_groups - start)
-            part = simulate(size, group_size, surveys, seed=seed, step=step)
+            part = simulate(
+                size,
+                group_size,
+                surveys,
+                seed=seed,
+                step=step,
+                visit=visit,
+                neighbours=neighbours,
+            )
             parts.append((start, part))
             bar.update(len(part))
     names = [survey.name for survey in surveys]
@@ -94,13 +119,28 @@ def simulate_pairs(
         for name in parts[0][1].truth
     }
     groups = torch.cat([start + part.group for start, part in parts])[:n].numpy()
+    others = {
+        name: torch.cat([part.neighbours[name] for _, part in parts])[:n].numpy()
+        for name in parts[0][1].neighbours
+    }
+    table = _table(truth)
+    table.meta["neighbours"] = _neighbour_table(others)
     return PairedCutouts(
         batches,
         object_id=[f"simulated-{seed}-{row}" for row in range(n)],
         groups=groups,
-        truth=_table(truth),
+        truth=table,
         noiseless=noiseless,
     )
+
+
+def _neighbour_table(others):
+    """One row for each neighbour, from arrays (n, M)."""
+    present = others.pop("present")
+    columns = {name: values[present] for name, values in others.items()}
+    table = _table(columns)
+    table.add_column(np.nonzero(present)[0], name="row", index=0)
+    return table
 
 
 def _table(truth):

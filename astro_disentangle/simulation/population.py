@@ -1,40 +1,29 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 r"""Galaxies as they are, before any telescope.
 
-Redshift, stellar mass, magnitude and SED type are drawn from a Gaussian mixture
-fitted to zCOSMOS; a tenth of the galaxies is then made up to 1.5 mag fainter at
-the same redshift, at the same ratio of mass to light. With :math:`m` the HSC i
-magnitude, the circularised half-light radius is
-
-.. math:: \log_{10} h = -0.44 - 0.10\,(m - 22) + 0.26\,\epsilon
-
-(single Sersic fits of COSMOS F814W images), and axis ratios follow the same fits.
-A galaxy is a de Vaucouleurs-like bulge and an exponential disc. The half-light
-radii of the two, in the ratio :math:`\rho`, are scaled so that those of the whole
-galaxy come out:
-
-.. math:: B\,\gamma(2n, b_n (h/h_b)^{1/n}) + (1 - B)\,[1 - (1 + x) e^{-x}] = 1/2,
-          \quad x = 1.6783\,h / h_d.
+Redshift, stellar mass, magnitude, SED type and reddening are drawn from a Gaussian
+mixture fitted to zCOSMOS; `shapes` gives them sizes and structure. A tenth of the
+galaxies is then made up to 1.5 mag fainter, and neighbours are of any magnitude:
+they keep their type, reddening and ratio of mass to light, and move in redshift as
+the LSST Science Book has it (equation 3.8, :math:`z \propto 0.0417\,i - 0.744`).
 """
 
-import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 
-from astro_disentangle.simulation.tables import load_tables
+from astro_disentangle.simulation.shapes import draw_shapes
+from astro_disentangle.simulation.tables import load_tables, mix_rows
 
-__all__ = ["Sources", "galaxies_of", "half_light_radius", "sample_galaxies"]
+__all__ = ["Sources", "galaxies_of", "sample_galaxies"]
 
 _BRIGHTEST, _LIMIT = 17.0, 22.5
-#: Half-light radius of an exponential disc over its scale length.
-DISC_SCALE = 1.67834699
 
 
 @dataclass(frozen=True, eq=False)
 class Sources:
     """
-    Sources on the sky; every tensor has shape (S,) and is float32 or bool.
+    S sources on the sky; tensors have shape (S,) unless said, float32 or bool.
 
     Parameters
     ----------
@@ -44,6 +33,8 @@ class Sources:
         HSC i magnitude (AB) before Galactic extinction.
     sed_type : `torch.Tensor`
         Type between 0 (elliptical) and 3 (irregular).
+    reddening : `torch.Tensor`
+        E(B-V) of the galaxy's own dust over that of its type, mag; may be negative.
     r_half : `torch.Tensor`
         Circularised half-light radius in arcsec; 0 for stars.
     bulge_fraction : `torch.Tensor`
@@ -52,12 +43,19 @@ class Sources:
         Circularised half-light radii in arcsec.
     bulge_ratio, disc_ratio : `torch.Tensor`
         Axis ratios, minor over major.
+    bulge_index, disc_index : `torch.Tensor`
+        Sersic indices.
     angle : `torch.Tensor`
         Position angle of the major axis, rad from west (x) towards north (y).
-    sersic_index : `torch.Tensor`
-        Sersic index of the bulge.
-    temperature : `torch.Tensor`
-        Temperature of a star in K.
+    arm_fraction, bar_fraction : `torch.Tensor`
+        Shares of arms and bar in the HSC i flux of the disc; the rest is smooth.
+    knots : `torch.Tensor`
+        Shape (S, K, 4), round Gaussians that make up arms and bar: place (along the
+        major and minor axis, as projected) and standard deviation in units of
+        ``disc_radius``, and share; the shares of the first `ARM_KNOTS` add up to 1,
+        and so do those of the others, the bar's.
+    star_color : `torch.Tensor`
+        g - i of a star in HSC, mag.
     is_star : `torch.Tensor`
         Whether the source is a star.
     """
@@ -66,15 +64,20 @@ class Sources:
     log_mass: torch.Tensor
     magnitude_i: torch.Tensor
     sed_type: torch.Tensor
+    reddening: torch.Tensor
     r_half: torch.Tensor
     bulge_fraction: torch.Tensor
     bulge_radius: torch.Tensor
     disc_radius: torch.Tensor
     bulge_ratio: torch.Tensor
     disc_ratio: torch.Tensor
+    bulge_index: torch.Tensor
+    disc_index: torch.Tensor
     angle: torch.Tensor
-    sersic_index: torch.Tensor
-    temperature: torch.Tensor
+    arm_fraction: torch.Tensor
+    bar_fraction: torch.Tensor
+    knots: torch.Tensor
+    star_color: torch.Tensor
     is_star: torch.Tensor
 
     def __len__(self):
@@ -100,27 +103,14 @@ class Sources:
         return torch.stack([mean * twice.cos(), mean * twice.sin()], -1)
 
 
-def _uniform(n, generator, low=0.0, high=1.0):
-    return low + (high - low) * torch.rand(n, generator=generator)
-
-
-def _truncated_normal(n, generator, mean, sd, low, high):
-    """Normal numbers within bounds, shape (n,), by the inverse of erf."""
-    mean, sd = torch.as_tensor(mean), torch.as_tensor(sd)
-    a, b = (torch.erf((x - mean) / sd / math.sqrt(2)) for x in (low, high))
-    u = torch.lerp(a.expand(n), b.expand(n), torch.rand(n, generator=generator))
-    value = mean + sd * math.sqrt(2) * torch.erfinv(u.clamp(-1 + 1e-6, 1 - 1e-6))
-    return value.clamp(low, high)
-
-
 def _draw_mixture(n, generator):
-    """Redshift, log mass, i magnitude and SED type from the mixture, (n, 4)."""
+    """Redshift, log mass, i magnitude, SED type and reddening, (n, 5)."""
     tables = load_tables()
     faintest, last_type = tables.axes["bounds"]
     which = torch.multinomial(
         tables["mixture_weights"], n, replacement=True, generator=generator
     )
-    noise = torch.randn(n, 4, 1, generator=generator)
+    noise = torch.randn(n, 5, 1, generator=generator)
     x = tables["mixture_means"][which]
     x = x + (tables["mixture_factors"][which] @ noise)[..., 0]
     softplus = torch.nn.functional.softplus
@@ -130,96 +120,52 @@ def _draw_mixture(n, generator):
             x[:, 1],
             faintest - softplus(x[:, 2]),
             last_type * torch.sigmoid(x[:, 3]),
+            x[:, 4],
         ],
         1,
     )
 
 
 def _draw_physics(n, generator):
-    """Rows of `_draw_mixture` within the ranges of the catalogue, (n, 4)."""
-    kept = torch.empty(0, 4)
+    """Rows of `_draw_mixture` within the ranges of the catalogue, (n, 5)."""
+    kept = torch.empty(0, 5)
     while len(kept) < n:
         rows = _draw_mixture(2 * (n - len(kept)) + 16, generator)
-        z, mass, magnitude, _ = rows.T
+        z, mass, magnitude, _, dust = rows.T
         good = (z > 0.01) & (z < 2) & (mass > 7) & (mass < 12.3)
         good &= (magnitude > _BRIGHTEST) & (magnitude < _LIMIT)
+        good &= (dust > -0.3) & (dust < 0.6)
         kept = torch.cat([kept, rows[good]])
     return kept[:n]
 
 
-def half_light_radius(bulge_fraction, ratio, sersic_index, steps=14):
-    """
-    Half-light radius of a round bulge and disc over that of the disc.
-
-    Parameters
-    ----------
-    bulge_fraction, ratio, sersic_index : `torch.Tensor`
-        Shape (S,): share of the bulge, its half-light radius over the disc's, and
-        its Sersic index.
-    steps : int
-        Bisections; each halves the logarithm of the bracket ``(ratio, 1)``.
-
-    Returns
-    -------
-    radius : `torch.Tensor`
-        Shape (S,).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from astro_disentangle.simulation.population import half_light_radius
-    >>> one = torch.ones(1)
-    >>> round(half_light_radius(0 * one, 0.5 * one, 4 * one).item(), 3)
-    1.0
-    """
-    n = sersic_index
-    # Ciotti & Bertin (1999), equation 18.
-    b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2)
-    low = ratio.log().clamp(max=0.0)
-    high = ratio.log().clamp(min=0.0)
-    for _ in range(steps):
-        middle = (low + high) / 2
-        inside = torch.special.gammainc(2 * n, b * (middle.exp() / ratio) ** (1 / n))
-        x = DISC_SCALE * middle.exp()
-        disc = 1 - (1 + x) * torch.exp(-x)
-        small = torch.lerp(disc, inside, bulge_fraction) < 0.5
-        low, high = torch.where(small, middle, low), torch.where(small, high, middle)
-    return ((low + high) / 2).exp()
+def _move(physics, magnitude):
+    """Physics (n, 5) at other magnitudes (n,): new redshifts and masses too."""
+    tables = load_tables()
+    z, mass, old, kind, dust = physics.T
+    scale = [0.0417 * m.clamp(min=19.0) - 0.744 for m in (magnitude, old)]
+    moved = (z * scale[0] / scale[1]).clamp(0.01, 2.0)
+    modulus = [
+        mix_rows(tables["distance_modulus"], tables.axes["redshift"], x)
+        for x in (moved, z)
+    ]
+    # The absolute magnitude grows by what the source dims, less its distance.
+    dimmer = (magnitude - old) - (modulus[0] - modulus[1])
+    return torch.stack([moved, mass - 0.4 * dimmer, magnitude, kind, dust], 1)
 
 
 def _complete(physics, generator):
-    """Galaxies with shapes for redshift, mass, magnitude and type, (n, 4)."""
+    """Galaxies with shapes for rows of `_draw_mixture`, (n, 5)."""
     n = len(physics)
-    redshift, log_mass, magnitude, sed_type = physics.T
-    mean = -0.44 - 0.10 * (magnitude - 22)
-    log_size = _truncated_normal(
-        n, generator, mean, 0.26, math.log10(0.05), math.log10(3.0)
-    )
-    r_half = 10**log_size
-    # Early types are bulges, late ones discs; the scatter is wide.
-    noise = torch.randn(n, generator=generator)
-    fraction = torch.sigmoid(1.2 - 1.4 * sed_type + 1.2 * noise)
-    index = 4 * torch.exp(0.25 * torch.randn(n, generator=generator))
-    ratio = 0.6 * torch.exp(0.35 * torch.randn(n, generator=generator))
-    ratio = ratio.clamp(0.15, 2.0)
-    index = index.clamp(2.5, 5.0)
-    disc_radius = r_half / half_light_radius(fraction, ratio, index)
-    disc_ratio = _truncated_normal(n, generator, 0.56, 0.25, 0.15, 1.0)
-    bulge_ratio = 1 - (1 - disc_ratio) * _uniform(n, generator, 0.3, 0.8)
+    redshift, log_mass, magnitude, sed_type, reddening = physics.T
     return Sources(
         redshift=redshift,
         log_mass=log_mass,
         magnitude_i=magnitude,
         sed_type=sed_type,
-        r_half=r_half,
-        bulge_fraction=fraction,
-        bulge_radius=ratio * disc_radius,
-        disc_radius=disc_radius,
-        bulge_ratio=bulge_ratio,
-        disc_ratio=disc_ratio,
-        angle=_uniform(n, generator, 0.0, math.pi),
-        sersic_index=index,
-        temperature=torch.full((n,), 5000.0),
+        reddening=reddening,
+        **draw_shapes(magnitude, redshift, sed_type, generator),
+        star_color=torch.ones(n),
         is_star=torch.zeros(n, dtype=torch.bool),
     )
 
@@ -253,13 +199,7 @@ def sample_galaxies(n, generator):
     physics = _draw_physics(n, generator)
     fainter = 1.5 * torch.rand(n, generator=generator)
     fainter = fainter * (torch.rand(n, generator=generator) < 0.1)
-    return _complete(_dim(physics, fainter), generator)
-
-
-def _dim(physics, fainter):
-    """Physics (n, 4) made fainter by magnitudes (n,) at equal mass to light."""
-    zero = torch.zeros_like(fainter)
-    return physics + torch.stack([zero, -0.4 * fainter, fainter, zero], 1)
+    return _complete(_move(physics, physics[:, 2] + fainter), generator)
 
 
 def galaxies_of(magnitude, generator):
@@ -276,8 +216,7 @@ def galaxies_of(magnitude, generator):
     Returns
     -------
     galaxies : `Sources`
-        Galaxies of the main sample, dimmed or brightened at equal mass to light;
-        sizes are those of the given magnitudes.
+        Galaxies of the main sample, moved to the given magnitudes.
 
     Examples
     --------
@@ -289,5 +228,4 @@ def galaxies_of(magnitude, generator):
     25.0
     """
     physics = _draw_physics(len(magnitude), generator)
-    galaxies = _complete(_dim(physics, magnitude - physics[:, 2]), generator)
-    return replace(galaxies, magnitude_i=magnitude)
+    return _complete(_move(physics, magnitude), generator)

@@ -4,14 +4,16 @@ r"""Simulated cut-outs of the same scenes in several surveys, with their truth.
 A scene is drawn once (`scene`), each survey's conditions once per group
 (`instruments`), the noiseless image is rendered (`render`), and
 
-.. math:: d = g\,[I + \sigma\,(b + n)]
+.. math:: d = g\,[I + H + \sigma\,(b + n \sqrt{1 + I/S})]
 
 with :math:`I` the noiseless image (extinction and zero-point error included),
-:math:`b` the background residual, :math:`n` the correlated noise and :math:`g` the
-mask (`noise`). x increases to the west and y to the north. Every random number is
-a function of (seed, what it is for, step, survey): no two steps share a galaxy.
+:math:`H` the halo of a star outside the field, :math:`b` the background residual,
+:math:`n` the correlated noise, :math:`S` the light of the sky and :math:`g` the mask
+(`noise`). x increases to the west and y to the north. Every random number is a
+function of (seed, what it is for, step, survey): no two steps share a galaxy.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,19 +29,23 @@ from astro_disentangle.simulation.noise import (
     correlated_noise,
     draw_background,
     draw_good,
+    halo_light,
+    photon_factor,
+    saturated,
 )
 from astro_disentangle.simulation.render import (
     component_fluxes,
     psf_transform,
     render,
 )
-from astro_disentangle.simulation.scene import draw_scene
+from astro_disentangle.simulation.scene import FIRST, draw_scene
 from astro_disentangle.survey import get_survey
 
 __all__ = ["Simulation", "simulate"]
 
-_ASTROMETRIC_ERROR = 0.03
 _MEAN_EBV = 0.03
+#: Scatter of the noise of cut-outs under one set of conditions: coverage varies.
+_NOISE_SCATTER = 0.04
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +73,10 @@ class Simulation:
     noiseless : dict of str to `torch.Tensor`
         Shape (B, C, N, N), nJy: the images without noise, background and mask,
         neighbours included.
+    neighbours : dict of str to `torch.Tensor`
+        Shape (B, M): ``west`` and ``north`` of the central object in arcsec,
+        ``magnitude`` (HSC i), ``redshift`` and ``log_size`` (NaN for stars),
+        ``is_star`` and ``present``, whether the slot holds a neighbour.
     """
 
     surveys: tuple
@@ -74,6 +84,7 @@ class Simulation:
     group: torch.Tensor
     truth: dict
     noiseless: dict
+    neighbours: dict
 
     def __len__(self):
         return len(self.group)
@@ -95,6 +106,22 @@ def _truth(centre, ebv):
     return {**truth, "magnitude": centre.magnitude_i, "ebv": ebv, "is_star": star}
 
 
+def _neighbours(scene):
+    """The neighbours of a scene; see `Simulation`."""
+    rows = len(scene.position)
+    others = scene.sources.map(lambda x: x.unflatten(0, (rows, -1))[:, FIRST:])
+    west, north = scene.position[:, FIRST:].unbind(-1)
+    return {
+        "west": west,
+        "north": north,
+        "magnitude": others.magnitude_i,
+        "redshift": others.redshift,
+        "log_size": others.r_half.log10().masked_fill(others.is_star, torch.nan),
+        "is_star": others.is_star,
+        "present": scene.present[:, FIRST:],
+    }
+
+
 def simulate(
     n_groups,
     group_size,
@@ -103,6 +130,8 @@ def simulate(
     seed,
     step=0,
     visit=0,
+    neighbours=0,
+    magnitude=None,
     device="cpu",
     conditions=None,
 ):
@@ -123,6 +152,11 @@ def simulate(
         Another step has other scenes, conditions and noise.
     visit : int
         Another visit has the same scenes under other conditions and noise.
+    neighbours : int or None
+        Another number puts other neighbours around the same galaxies, None puts
+        none there; conditions and noise stay as they are.
+    magnitude : `torch.Tensor`, optional
+        Shape (B,), HSC i of the central objects, in place of drawn ones.
     device : str or `torch.device`
         Where to render and draw the noise. The scenes and the conditions are the
         same on every device, the noise is not.
@@ -140,8 +174,9 @@ def simulate(
     SurveyMismatchError
         If a survey is unknown or the tables lack one of its filters.
     ValueError
-        If two surveys have one name, there is no scene to simulate, or
-        ``conditions`` are for another number of groups or bands.
+        If two surveys have one name, there is no scene to simulate, ``conditions``
+        are for another number of groups or bands, or ``magnitude`` is for another
+        number of scenes.
 
     Examples
     --------
@@ -162,15 +197,23 @@ def simulate(
             f"{group_size}."
         )
     rows = n_groups * group_size
+    if magnitude is not None and magnitude.shape != (rows,):
+        raise ValueError(
+            f"'magnitude' must have one value for each of the {rows} scenes; got "
+            f"shape {tuple(magnitude.shape)}."
+        )
 
     def generator(purpose, *more, on="cpu"):
         return torch_generator(seed, purpose, step, *more, device=on)
 
-    scene = draw_scene(rows, generator("galaxies"), generator("neighbours"))
+    around = None
+    if neighbours is not None:
+        around = generator("neighbours", *([neighbours] if neighbours else []))
+    scene = draw_scene(rows, generator("galaxies"), around, magnitude)
     ebv = torch.empty(n_groups).exponential_(generator=generator("extinction"))
     ebv = _MEAN_EBV * ebv
     group = torch.arange(n_groups).repeat_interleave(group_size)
-    centre = scene[0].map(lambda tensor: tensor.reshape(rows, -1)[:, 0])
+    centre = scene.sources.map(lambda tensor: tensor.unflatten(0, (rows, -1))[:, 0])
     truth = _truth(centre, ebv[group])
     keys = torch.tensor([key(seed, "object", step, row) for row in range(rows)])
     batches, noiseless = {}, {}
@@ -180,28 +223,17 @@ def simulate(
             return generator(purpose, name, visit, on=on)
 
         given = _conditions(survey, n_groups, conditions, of_survey)
-        sigma = pixel_noise(survey, given.depth, given.psf_fwhm)[group]
-        affine, images = _expose(survey, scene, ebv, given, group, device, of_survey)
-        good = draw_good(survey, given.present[group], of_survey("mask")).to(device)
-        noise = draw_background(survey, rows, of_survey("background", device))
-        noise += correlated_noise(survey, images.shape, of_survey("noise", device))
-        absent = ~given.present[group]
-        batches[survey.name] = CutoutBatch(
-            survey=survey,
-            pixels=(images + sigma[:, :, None, None].to(device) * noise) * good,
-            good=good,
-            noise=sigma.masked_fill(absent, torch.nan).to(device),
-            psf_fwhm=given.psf_fwhm[group].masked_fill(absent, torch.nan).to(device),
-            affine=affine.to(device),
-            flags=torch.zeros(rows, dtype=torch.int64, device=device),
-            keys=keys.to(device),
+        batch, image, depth = _observe(
+            survey, scene, ebv, given, group, keys, of_survey, device
         )
-        noiseless[survey.name] = images
+        batches[survey.name], noiseless[survey.name] = batch, image
+        sigma = pixel_noise(survey, depth, given.psf_fwhm[group])
         truth[f"psf_fwhm_{survey.name}"] = given.psf_fwhm[group]
-        truth[f"depth_{survey.name}"] = given.depth[group]
+        truth[f"depth_{survey.name}"] = depth
         truth[f"noise_{survey.name}"] = sigma
     truth = {name: tensor.to(device) for name, tensor in truth.items()}
-    return Simulation(surveys, batches, group.to(device), truth, noiseless)
+    others = {name: tensor.to(device) for name, tensor in _neighbours(scene).items()}
+    return Simulation(surveys, batches, group.to(device), truth, noiseless, others)
 
 
 def _conditions(survey, n_groups, conditions, generator):
@@ -217,28 +249,60 @@ def _conditions(survey, n_groups, conditions, generator):
     return given.map(lambda tensor: tensor.cpu())
 
 
+def _observe(survey, scene, ebv, conditions, group, keys, generator, device):
+    """
+    Cut-outs of scenes by a survey.
+
+    Returns the cut-outs, the noiseless images (B, C, N, N) in nJy and the depth of
+    each cut-out (B, C) in mag.
+    """
+    rows = len(group)
+    affine, images = _expose(survey, scene, ebv, conditions, group, device, generator)
+    uneven = _NOISE_SCATTER * torch.randn(rows, 1, generator=generator("coverage"))
+    depth = conditions.depth[group] - 2.5 / math.log(10) * uneven
+    sigma = pixel_noise(survey, depth, conditions.psf_fwhm[group]).to(device)
+    noise = correlated_noise(survey, images.shape, generator("noise", device))
+    noise *= photon_factor(survey, images)
+    noise += draw_background(survey, rows, generator("background", device))
+    pixels = noise.mul_(sigma[:, :, None, None]).add_(images)
+    near = torch.isfinite(scene.halo[:, 2]).nonzero()[:, 0].to(device)
+    pixels[near] += halo_light(survey, affine[near], scene.halo.to(device)[near])
+    good = draw_good(survey, conditions.present[group], generator("mask")).to(device)
+    good &= ~saturated(survey, images)
+    absent = ~conditions.present[group].to(device)
+    batch = CutoutBatch(
+        survey=survey,
+        pixels=pixels.mul_(good),
+        good=good,
+        noise=sigma.masked_fill(absent, torch.nan),
+        psf_fwhm=conditions.psf_fwhm[group].to(device).masked_fill(absent, torch.nan),
+        affine=affine,
+        flags=torch.zeros(rows, dtype=torch.int64, device=device),
+        keys=keys.to(device),
+    )
+    return batch, images, depth
+
+
 def _expose(survey, scene, ebv, conditions, group, device, generator):
     """
     The noiseless image of scenes in a survey.
 
     Returns the affine maps (B, 2, 3) and the images (B, C, N, N) in nJy.
     """
-    sources, offsets, exists = scene
-    sources = sources.map(lambda tensor: tensor.to(device))
-    affine, position = _place(survey, offsets, generator("registration"))
+    sources = scene.sources.map(lambda tensor: tensor.to(device))
+    affine, position = _place(survey, scene.position, generator("registration"))
     dimming = extinction(survey, ebv) + conditions.zero_point
     response = 10 ** (-0.4 * dimming[group])
-    fluxes = component_fluxes(survey, sources)
-    fluxes = fluxes.reshape(len(group), -1, *fluxes.shape[1:])
+    fluxes = component_fluxes(survey, sources).unflatten(0, (len(group), -1))
     images = render(
         survey,
         sources,
         fluxes * response[:, None, None].to(device),
         position.to(device),
-        exists.to(device),
+        scene.present.to(device),
         psf_transform(survey, conditions.map(lambda tensor: tensor.to(device))),
     )
-    return affine, images
+    return affine.to(device), images
 
 
 def _place(survey, offsets, generator):
@@ -246,11 +310,11 @@ def _place(survey, offsets, generator):
     Where a survey has the sources, and where it says that the galaxy is.
 
     Offsets (B, M, 2) in arcsec; returns the affine maps (B, 2, 3) and the true
-    pixels (B, M, 2), which an astrometric error of 0.03 arcsec sets apart.
+    pixels (B, M, 2), which the astrometric error sets apart.
     """
     rows = len(offsets)
     sub_pixel = torch.rand(rows, 1, 2, generator=generator) - 0.5
-    error = _ASTROMETRIC_ERROR * torch.randn(rows, 1, 2, generator=generator)
+    error = torch.randn(rows, 1, 2, generator=generator) * survey.astrometric_error
     centre = (survey.stamp_size - 1) / 2 + sub_pixel
     affine = torch.zeros(rows, 2, 3)
     affine[:, 0, 0] = affine[:, 1, 1] = 1 / survey.pixel_scale

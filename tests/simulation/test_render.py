@@ -17,6 +17,7 @@ from astro_disentangle.simulation.render import (
     render,
 )
 from astro_disentangle.simulation.scene import sample_stars
+from astro_disentangle.simulation.shapes import ARM_KNOTS
 
 SURVEYS = ("hsc", "legacy")
 
@@ -31,7 +32,10 @@ def galaxy(**values):
         "bulge_ratio": 0.8,
         "disc_ratio": 0.4,
         "angle": 0.7,
-        "sersic_index": 4.0,
+        "bulge_index": 4.0,
+        "disc_index": 1.0,
+        "arm_fraction": 0.0,
+        "bar_fraction": 0.0,
     }
     fixed = {name: torch.tensor([x]) for name, x in {**fixed, **values}.items()}
     return dataclasses.replace(drawn, **fixed)
@@ -45,7 +49,9 @@ def render_one(survey, source, position, conditions, flux=None):
     bands = len(survey.bands)
     if flux is None:
         share = source.bulge_fraction
-        flux = torch.stack([share, 1 - share], 1)[:, :, None].expand(1, 2, bands)
+        disc = (1 - share) * (1 - source.arm_fraction)
+        flux = torch.stack([share, disc, 1 - share - disc], 1)
+        flux = flux[:, :, None].expand(1, 3, bands)
     return render(
         survey,
         source,
@@ -56,21 +62,47 @@ def render_one(survey, source, position, conditions, flux=None):
     )[0]
 
 
-def galsim_image(survey, source, position, conditions, band):
+def galsim_galaxy(source):
+    """The same galaxy, knots and all, by GalSim."""
     galsim = pytest.importorskip("galsim")
-    value = {f.name: getattr(source, f.name).item() for f in dataclasses.fields(source)}
+    names = [f.name for f in dataclasses.fields(source) if f.name != "knots"]
+    value = {name: getattr(source, name).item() for name in names}
     angle = value["angle"] * galsim.radians
-    parts = []
-    for part, n in (("bulge", value["sersic_index"]), ("disc", 1.0)):
-        profile = galsim.Sersic(n, half_light_radius=value[f"{part}_radius"])
-        parts.append(profile.shear(q=value[f"{part}_ratio"], beta=angle))
-    share = value["bulge_fraction"]
-    whole = share * parts[0] + (1 - share) * parts[1]
+    bulge, disc = (
+        galsim.Sersic(
+            value[f"{part}_index"], half_light_radius=value[f"{part}_radius"]
+        ).shear(q=value[f"{part}_ratio"], beta=angle)
+        for part in ("bulge", "disc")
+    )
+    knots = [
+        weight
+        * galsim.Gaussian(sigma=sigma * value["disc_radius"]).shift(
+            x * value["disc_radius"], y * value["disc_radius"]
+        )
+        for x, y, sigma, weight in source.knots[0].tolist()
+        if weight
+    ]
+    arms, bar = (
+        galsim.Add(k).rotate(angle) for k in (knots[:ARM_KNOTS], knots[ARM_KNOTS:])
+    )
+    share, arm, beam = (value[f"{x}_fraction"] for x in ("bulge", "arm", "bar"))
+    smooth = (1 - arm - beam) * disc + arm * arms + beam * bar
+    return share * bulge + (1 - share) * smooth
+
+
+def galsim_psf(conditions, band):
+    galsim = pytest.importorskip("galsim")
     e1, e2 = conditions.psf_ellipticity[0, band].tolist()
-    psf = galsim.Moffat(
+    return galsim.Moffat(
         beta=conditions.psf_beta[0, band].item(),
         fwhm=conditions.psf_fwhm[0, band].item(),
     ).shear(e1=e1, e2=e2)
+
+
+def galsim_image(survey, source, position, conditions, band):
+    galsim = pytest.importorskip("galsim")
+    whole = galsim_galaxy(source)
+    psf = galsim_psf(conditions, band)
     size = survey.stamp_size
     offset = [p - (size - 1) / 2 for p in position]
     loose = galsim.GSParams(
@@ -101,6 +133,66 @@ def test_agrees_with_galsim(name, band):
     # The comparison notices a slightly wrong galaxy and a slightly wrong place.
     assert difference(galaxy(disc_ratio=0.42), position) > 1e-3
     assert difference(source, [position[0] + 0.02, position[1]]) > 1e-3
+
+
+@pytest.mark.parametrize("index", [0.5, 1.0, 2.5, 4.0, 6.0])
+def test_sersic_profiles_agree_with_galsim(index):
+    survey = get_survey("hsc")
+    source = galaxy(bulge_fraction=1.0, bulge_index=index)
+    conditions = conditions_of(survey)
+    position = [23.4, 23.7]
+    ours = render_one(survey, source, position, conditions)[2]
+    expected = galsim_image(survey, source, position, conditions, 2)
+    error = ((ours - expected).abs().max() / expected.max()).item()
+    print(f"n = {index}: {error:.1e}")
+    assert error < 1e-3
+
+
+def test_arms_and_bar_agree_with_galsim():
+    survey = get_survey("hsc")
+    source = galaxy(arm_fraction=0.4, bar_fraction=0.2)
+    conditions = conditions_of(survey)
+    position = [23.4, 23.7]
+    expected = galsim_image(survey, source, position, conditions, 2)
+
+    def difference(source):
+        ours = render_one(survey, source, position, conditions)[2]
+        return ((ours - expected).abs().max() / expected.max()).item()
+
+    assert difference(source) < 1e-3
+    assert difference(galaxy(arm_fraction=0.38, bar_fraction=0.2)) > 1e-3
+    assert difference(galaxy(arm_fraction=0.4, bar_fraction=0.1)) > 1e-3
+
+
+@pytest.mark.parametrize("name", SURVEYS)
+def test_tabulated_psf_agrees_with_galsim(name):
+    galsim = pytest.importorskip("galsim")
+    survey = get_survey(name)
+    source, conditions = galaxy(), conditions_of(survey)
+    psf = galsim_psf(conditions, 1)
+    # The image of a star: its pixel is in it, and it ends somewhere.
+    image = psf.drawImage(nx=45, ny=45, scale=survey.pixel_scale).array
+    given = torch.tensor(image).expand(1, len(survey.bands), 45, 45)
+    tabulated = dataclasses.replace(conditions, psf_image=given)
+    position = [(survey.stamp_size - 1) / 2 + 0.2] * 2
+    ours = render_one(survey, source, position, tabulated)[1]
+    sampled = galsim.InterpolatedImage(
+        galsim.Image(image, scale=survey.pixel_scale),
+        x_interpolant="lanczos15",
+        normalization="flux",
+        flux=1.0,
+    )
+    size = survey.stamp_size
+    offset = [p - (size - 1) / 2 for p in position]
+    expected = galsim.Convolve([galsim_galaxy(source), sampled]).drawImage(
+        nx=size, ny=size, scale=survey.pixel_scale, offset=offset, method="no_pixel"
+    )
+    error = abs(ours.numpy() - expected.array).max() / expected.array.max()
+    print(f"{name}: {error:.1e}")
+    assert error < 1e-3
+    wide = dataclasses.replace(conditions, psf_image=torch.ones(1, 1, 300, 300))
+    with pytest.raises(ValueError, match="psf_image"):
+        render_one(survey, source, position, wide)
 
 
 @pytest.mark.parametrize("name", SURVEYS)
