@@ -22,6 +22,7 @@ from astro_disentangle import (
 )
 from astro_disentangle.data.read import read_cutouts
 from astro_disentangle.data.wcs import tangent_wcs
+from astro_disentangle.simulation import simulate
 
 BATCH = 32
 
@@ -114,6 +115,7 @@ def main():
         "translate, 16 evaluations": lambda: model.translate(
             mappings, survey="legacy", source="hsc"
         ),
+        "simulate a pair": lambda: simulate(4, 8, model.surveys, seed=0),
     }
     unit = None
     print(f"{'per galaxy':<34}{'ms':>9}{'ratio':>9}")
