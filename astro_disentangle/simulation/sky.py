@@ -4,10 +4,11 @@ r"""Simulated cut-outs of the same scenes in several surveys, with their truth.
 A scene is drawn once (`scene`), each survey's conditions once per group
 (`instruments`), the noiseless image is rendered (`render`), and
 
-.. math:: d = g\,[I + H + \sigma\,(b + n \sqrt{1 + I/S})]
+.. math:: d = g\,[I + H - U + \sigma\,(b + n \sqrt{1 + I/S})]
 
 with :math:`I` the noiseless image (extinction and zero-point error included),
-:math:`H` the halo of a star outside the field, :math:`b` the background residual,
+:math:`H` the halo of a star outside the field, :math:`U` the mean light of the unseen
+galaxies, :math:`b` the background residual,
 :math:`n` the correlated noise, :math:`S` the light of the sky and :math:`g` the mask
 (`noise`). x increases to the west and y to the north. Every random number is a
 function of (seed, what it is for, step, survey): no two steps share a galaxy.
@@ -38,7 +39,7 @@ from astro_disentangle.simulation.render import (
     psf_transform,
     render,
 )
-from astro_disentangle.simulation.scene import FIRST, draw_scene
+from astro_disentangle.simulation.scene import BOX, FIRST, draw_scene
 from astro_disentangle.survey import get_survey
 
 __all__ = ["Simulation", "simulate"]
@@ -257,7 +258,9 @@ def _observe(survey, scene, ebv, conditions, group, keys, generator, device):
     each cut-out (B, C) in mag.
     """
     rows = len(group)
-    affine, images = _expose(survey, scene, ebv, conditions, group, device, generator)
+    affine, images, level = _expose(
+        survey, scene, ebv, conditions, group, device, generator
+    )
     uneven = _NOISE_SCATTER * torch.randn(rows, 1, generator=generator("coverage"))
     depth = conditions.depth[group] - 2.5 / math.log(10) * uneven
     sigma = pixel_noise(survey, depth, conditions.psf_fwhm[group]).to(device)
@@ -265,6 +268,7 @@ def _observe(survey, scene, ebv, conditions, group, keys, generator, device):
     noise *= photon_factor(survey, images)
     noise += draw_background(survey, rows, generator("background", device))
     pixels = noise.mul_(sigma[:, :, None, None]).add_(images)
+    pixels -= level[:, :, None, None]
     near = torch.isfinite(scene.halo[:, 2]).nonzero()[:, 0].to(device)
     pixels[near] += halo_light(survey, affine[near], scene.halo.to(device)[near])
     good = draw_good(survey, conditions.present[group], generator("mask")).to(device)
@@ -287,22 +291,26 @@ def _expose(survey, scene, ebv, conditions, group, device, generator):
     """
     The noiseless image of scenes in a survey.
 
-    Returns the affine maps (B, 2, 3) and the images (B, C, N, N) in nJy.
+    Returns the affine maps (B, 2, 3), the images (B, C, N, N) in nJy and the mean
+    light of the unseen galaxies (B, C) in nJy per pixel, which no survey can tell
+    from its sky and subtracts with it.
     """
     sources = scene.sources.map(lambda tensor: tensor.to(device))
     affine, position = _place(survey, scene.position, generator("registration"))
     dimming = extinction(survey, ebv) + conditions.zero_point
     response = 10 ** (-0.4 * dimming[group])
     fluxes = component_fluxes(survey, sources).unflatten(0, (len(group), -1))
+    fluxes = fluxes * response[:, None, None].to(device)
     images = render(
         survey,
         sources,
-        fluxes * response[:, None, None].to(device),
+        fluxes,
         position.to(device),
         scene.present.to(device),
         psf_transform(survey, conditions.map(lambda tensor: tensor.to(device))),
     )
-    return affine.to(device), images
+    unseen = fluxes[:, 1:FIRST].sum((1, 2))
+    return affine.to(device), images, unseen * (survey.pixel_scale / BOX) ** 2
 
 
 def _place(survey, offsets, generator):
