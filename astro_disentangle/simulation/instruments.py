@@ -152,6 +152,12 @@ def draw_conditions(survey, n_groups, generator, *, psf_fwhm=None, depth=None):
     )
 
 
+def _moffat_radius(survey, psf_fwhm):
+    """Scale radius in pixels of the survey's Moffat profile for a FWHM in arcsec."""
+    width = 2 * math.sqrt(2 ** (1 / survey.psf_beta) - 1)
+    return psf_fwhm / (survey.pixel_scale * width)
+
+
 def pixel_noise(survey, depth, psf_fwhm):
     """
     Standard deviation of the noise of a pixel; see the module's formula.
@@ -179,7 +185,7 @@ def pixel_noise(survey, depth, psf_fwhm):
     True
     """
     beta = survey.psf_beta
-    alpha = psf_fwhm / survey.pixel_scale / (2 * math.sqrt(2 ** (1 / beta) - 1))
+    alpha = _moffat_radius(survey, psf_fwhm)
     area = math.pi * alpha**2 * (2 * beta - 1) / (beta - 1) ** 2
     return AB_FLUX_NJY / 5 * 10 ** (-0.4 * depth) / area.sqrt()
 
@@ -242,8 +248,7 @@ def saturation_level(survey):
     if not survey.saturation:
         return torch.full((len(survey.bands),), math.inf)
     beta = survey.psf_beta
-    fwhm = torch.tensor(survey.psf_fwhm)
-    alpha = fwhm / survey.pixel_scale / (2 * math.sqrt(2 ** (1 / beta) - 1))
+    alpha = _moffat_radius(survey, torch.tensor(survey.psf_fwhm))
     return _flux(survey.saturation) * (beta - 1) / (math.pi * alpha**2)
 
 
