@@ -106,6 +106,8 @@ def test_sizes_follow_magnitude(galaxies):
     scatter = galaxies.r_half.log10() - expected
     assert abs(scatter.mean()) < 0.02
     assert abs(scatter.std() - 0.22) < 0.02
+    for part in (galaxies.redshift < 0.35, galaxies.redshift > 0.85):
+        assert abs(scatter[part].mean()) < 0.02
 
 
 def test_axis_ratios_follow_the_fits():
