@@ -100,9 +100,7 @@ def _parser():
         help="more than one: mean and spread, and one file with the samples "
         "(default 1)",
     )
-    translate.add_argument(
-        "--steps", type=int, default=8, metavar="N", help="steps of the flow (8)"
-    )
+    translate.add_argument("--steps", type=int, metavar="N", help="steps of the flow")
     translate.set_defaults(run=_translate)
 
     similar = commands.add_parser("similar", help="galaxies of a catalogue like these")
@@ -159,7 +157,8 @@ def _parser():
     fit.add_argument("--resume", action="store_true", help="go on with a stopped run")
     fit.set_defaults(run=_fit)
 
-    for command in (demo, transform, translate, similar, fit):
+    report = _report_parser(commands)
+    for command in (demo, transform, translate, similar, fit, report):
         what = "table (.ecsv, .fits)" if command in (transform, similar) else "folder"
         command.add_argument(
             "--output",
@@ -171,6 +170,35 @@ def _parser():
         command.add_argument("--seed", type=int, default=0, help="of the noise (0)")
         command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     return parser
+
+
+def _report_parser(commands):
+    report = commands.add_parser("report", help="scores of a model, with figures")
+    data = report.add_mutually_exclusive_group(required=True)
+    data.add_argument(
+        "--simulated", type=int, metavar="N", help="score on N simulated pairs"
+    )
+    data.add_argument("--pairs", metavar="PATH", help="score on these, as for fit")
+    report.add_argument(
+        "--labels",
+        metavar="TABLE",
+        help="properties of the pairs: a column of numbers each, and object_id",
+    )
+    report.add_argument(
+        "--weights", default="default", metavar="FILE", help="weights to score"
+    )
+    report.add_argument(
+        "--views", type=int, default=256, metavar="N", help="translated pairs (256)"
+    )
+    report.add_argument(
+        "--samples", type=int, default=16, metavar="N", help="of each view (16)"
+    )
+    report.add_argument("--steps", type=int, metavar="N", help="of the flow")
+    report.add_argument(
+        "--no-baselines", action="store_true", help="leave the baselines out"
+    )
+    report.set_defaults(run=_report)
+    return report
 
 
 def _demo(options):
@@ -302,9 +330,9 @@ def _translate(options):
         depth=None if options.depth is None else options.depth * u.mag,
         wcs=None if options.wcs is None else _read_wcs(options.wcs),
         n_samples=options.samples,
-        n_steps=options.steps,
         random_state=options.seed,
         progress=sys.stderr.isatty(),
+        **_steps(options),
     )
     options.output.mkdir(parents=True, exist_ok=True)
     names = _distinct([str(view.meta["OBJECT"]) for view in views])
@@ -343,6 +371,42 @@ def _fit(options):
         f"{len(pairs)} pairs, {options.steps} steps; weights and history in "
         f"{options.output}"
     )
+
+
+def _report(options):
+    from astro_disentangle.data.pairs import PairedCutouts
+    from astro_disentangle.disentangler import Disentangler
+    from astro_disentangle.simulation.pairs import simulate_pairs
+
+    model = Disentangler.load(options.weights, device=options.device)
+    surveys, other = tuple(model.network_.surveys), None
+    if options.simulated is None:
+        pairs = PairedCutouts.from_folder(options.pairs, surveys=surveys)
+    else:
+        pairs, other = (
+            simulate_pairs(
+                options.simulated,
+                surveys=surveys,
+                random_state=options.seed,
+                neighbours=neighbours,
+                progress=True,
+            )
+            for neighbours in (0, 1)
+        )
+    table = model.report(
+        pairs,
+        labels=None if options.labels is None else _read_table(options.labels),
+        other=other,
+        directory=options.output,
+        n_views=options.views,
+        n_samples=options.samples,
+        baselines=not options.no_baselines,
+        random_state=options.seed,
+        progress=True,
+        **_steps(options),
+    )
+    table.pprint_all()
+    print(f"scores of {len(pairs)} pairs and figures in {options.output}")
 
 
 def _read_files(paths, band):
@@ -436,6 +500,11 @@ def _write_bands(view, name, folder):
         image.write(path, overwrite=True)
         paths.append(path)
     return paths
+
+
+def _steps(options):
+    """Steps of the flow, where they were asked for."""
+    return {} if options.steps is None else {"n_steps": options.steps}
 
 
 def _safe(name):

@@ -783,6 +783,105 @@ class Disentangler(Estimator):
         self._set_fitted(network, bank, history, sha256="")
         return self
 
+    def report(
+        self,
+        pairs,
+        *,
+        labels=None,
+        other=None,
+        directory=None,
+        n_views=256,
+        n_samples=16,
+        n_steps=STEPS,
+        baselines=True,
+        random_state=None,
+        progress=False,
+    ):
+        """
+        How well the model separates galaxy and instrument, on pairs it has not seen.
+
+        Parameters
+        ----------
+        pairs : `PairedCutouts`
+            Pairs of the model's two surveys, at least 16, better 1,000 and more; those
+            of `simulate_pairs`, with their truth, or your own.
+        labels : `~astropy.table.Table`, optional
+            A row for each pair; each column of numbers is a property to be read from
+            the latents. ``pairs.truth`` by default.
+        other : `PairedCutouts`, optional
+            The same galaxies with other neighbours, as ``neighbours=`` of
+            `simulate_pairs` makes them: do galaxies find themselves, or their scene?
+        directory : str or `~pathlib.Path`, optional
+            Folder for the table, as ``scores.ecsv`` and ``scores.json``, and figures.
+        n_views : int
+            Pairs that are translated, the first ones.
+        n_samples, n_steps : int
+            Samples of each and steps of the midpoint rule.
+        baselines : bool
+            Score the network before training, aperture photometry and PSF matching
+            too; twice the time.
+        random_state : int, `numpy.random.Generator` or None
+            Seed of the noise; None is seed 0.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            Columns ``group``, ``measure``, ``where`` (survey or direction), ``value``,
+            ``low`` and ``high`` (68% interval of a bootstrap over galaxies), ``n``,
+            ``untrained``, ``classical`` and ``aim``. NaN is not known.
+
+        Raises
+        ------
+        SurveyMismatchError
+            If the pairs are of other surveys.
+        CutoutError
+            If fewer than 16 pairs are usable, or labels are not one for each.
+        NotFittedError
+            If there are no weights.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler, simulate_pairs
+        >>> model = Disentangler.load()
+        >>> pairs = simulate_pairs(48, random_state=1)
+        >>> table = model.report(pairs, n_views=8, n_samples=4, n_steps=1,
+        ...                      baselines=False)
+        >>> sorted(set(table["group"]))[:3]
+        ['alignment', 'calibration', 'control']
+        """
+        from astro_disentangle.evaluation.report import write_report
+        from astro_disentangle.evaluation.scoreboard import scoreboard
+
+        network = self._fitted()
+        given = {"pairs": pairs, "other": pairs if other is None else other}
+        for name, part in given.items():
+            if set(part.surveys) != set(network.surveys):
+                raise SurveyMismatchError(
+                    f"{name!r} must be of {sorted(network.surveys)}; got "
+                    f"{sorted(part.surveys)}."
+                )
+            if len(part) != len(pairs):
+                raise CutoutError(
+                    f"{name!r} must have as many galaxies as 'pairs', {len(pairs)}; "
+                    f"got {len(part)}."
+                )
+        if labels is not None:
+            pairs = pairs.labelled(labels)
+        settings = {
+            "other": other,
+            "n_views": check_count("n_views", n_views),
+            "n_samples": check_count("n_samples", n_samples),
+            "n_steps": check_count("n_steps", n_steps),
+            "seed": seed_of(random_state),
+            "baselines": baselines,
+            "progress": progress,
+        }
+        if directory is None:
+            return scoreboard(network, pairs, **settings)
+        return write_report(network, pairs, directory, **settings)
+
     def _start(self, seed):
         """A new network, or a copy of the loaded one to fine-tune."""
         surveys = tuple(get_survey(survey) for survey in self.surveys)

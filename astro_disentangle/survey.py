@@ -230,6 +230,32 @@ class Survey:
             sigma.append(AB_FLUX_NJY * 10 ** (-0.4 * m5) / (5 * math.sqrt(area)))
         return tuple(sigma)
 
+    def saturation_level(self):
+        """
+        Flux of a pixel that saturates.
+
+        Returns
+        -------
+        level : tuple of float
+            Per band in nJy: the peak of a point source of the survey's saturation
+            magnitude under its usual seeing, ``F (beta - 1) / (pi alpha**2)`` for a
+            Moffat profile; infinite if the survey names none.
+
+        Examples
+        --------
+        >>> from astro_disentangle import get_survey
+        >>> min(get_survey("legacy").saturation_level()) > 5e4
+        True
+        """
+        if not self.saturation:
+            return (math.inf,) * len(self.bands)
+        beta, level = self.psf_beta, []
+        for magnitude, fwhm in zip(self.saturation, self.psf_fwhm, strict=True):
+            alpha = fwhm / self.pixel_scale / (2 * math.sqrt(2 ** (1 / beta) - 1))
+            flux = AB_FLUX_NJY * 10 ** (-0.4 * magnitude)
+            level.append(flux * (beta - 1) / (math.pi * alpha**2))
+        return tuple(level)
+
     def to_json(self):
         """
         The survey as JSON text.

@@ -210,6 +210,57 @@ class PairedCutouts:
             noiseless=noiseless,
         )
 
+    def labelled(self, table):
+        """
+        The same pairs with other truth.
+
+        Parameters
+        ----------
+        table : `~astropy.table.Table`
+            N rows, in the order of the pairs; or any rows with a column
+            ``object_id`` that has all of theirs.
+
+        Returns
+        -------
+        pairs : `PairedCutouts`
+            With ``table`` as ``truth``.
+
+        Raises
+        ------
+        CutoutError
+            If there is not a row for each pair.
+
+        Examples
+        --------
+        >>> from astropy.table import QTable
+        >>> from astro_disentangle import simulate_pairs
+        >>> pairs = simulate_pairs(2, random_state=1)
+        >>> pairs.labelled(QTable({"z": [0.1, 0.2]})).truth["z"].tolist()
+        [0.1, 0.2]
+        """
+        if "object_id" in table.colnames:
+            place = {str(name): row for row, name in enumerate(table["object_id"])}
+            missing = [name for name in self._object_id if name not in place]
+            if missing:
+                raise CutoutError(
+                    f"the labels must have a row for each pair; 'object_id' lacks "
+                    f"{missing[0]!r} and {len(missing) - 1} more."
+                )
+            table = table[[place[name] for name in self._object_id]]
+        elif len(table) != len(self):
+            raise CutoutError(
+                f"the labels must have a row for each of {len(self)} pairs, or a "
+                f"column 'object_id'; got {len(table)} rows."
+            )
+        return type(self)(
+            self._batches,
+            coords=self._coords,
+            object_id=self._object_id,
+            groups=self._groups,
+            truth=table,
+            noiseless=self.noiseless,
+        )
+
     @classmethod
     def from_nddata(
         cls, a, b, *, surveys=None, positions=None, groups=None, radius=None

@@ -1,16 +1,27 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
-"""What can be read from latents: linear probes on folds grouped by galaxy."""
+"""What can be read from latents, on folds grouped by galaxy.
+
+The two views of a galaxy never stand in different folds: a probe that has seen one of
+them would know the other, and a leak would hide (a nearest neighbour of the other
+survey would even look worse than chance).
+"""
 
 import numpy as np
 
-__all__ = ["probe_r2", "probe_survey", "transfer_r2"]
+__all__ = [
+    "predict_held_out",
+    "probe_r2",
+    "probe_survey",
+    "r_squared",
+    "survey_guesses",
+]
 
 _FOLDS = 5
 
 
-def probe_r2(latents, values, groups=None):
+def predict_held_out(latents, values, groups=None, *, others=None, probe="ridge"):
     """
-    Cross-validated R² of a property read linearly from latents.
+    A property of each galaxy as read by a probe that was fitted to other galaxies.
 
     Parameters
     ----------
@@ -20,11 +31,56 @@ def probe_r2(latents, values, groups=None):
         Shape (N,).
     groups : array_like, optional
         Shape (N,); rows of one group are never in different folds.
+    others : array_like, optional
+        Shape (N, P): read the held-out rows from these, latents of the same galaxies
+        in another survey, with the probe that was fitted to ``latents``.
+    probe : {"ridge", "mlp", "trees"}
+        Ridge regression, a network of two hidden layers, or boosted trees.
+
+    Returns
+    -------
+    predicted : `~numpy.ndarray`
+        Shape (N,).
+
+    Raises
+    ------
+    ValueError
+        If the probe is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_disentangle.evaluation.probes import predict_held_out
+    >>> x = np.random.default_rng(0).normal(size=(200, 3))
+    >>> read = predict_held_out(x, x @ [1.0, 2.0, 3.0])
+    >>> bool(np.abs(read - x @ [1.0, 2.0, 3.0]).max() < 0.1)
+    True
+    """
+    from sklearn.base import clone
+
+    latents, values = np.asarray(latents, float), np.asarray(values, float)
+    others = latents if others is None else np.asarray(others, float)
+    model = _regressor(probe)
+    predicted = np.empty_like(values)
+    for train, test in _folds(len(values), groups):
+        fitted = clone(model).fit(latents[train], values[train])
+        predicted[test] = fitted.predict(others[test])
+    return predicted
+
+
+def probe_r2(latents, values, groups=None, *, others=None, probe="ridge"):
+    """
+    Coefficient of determination of `predict_held_out`.
+
+    Parameters
+    ----------
+    latents, values, groups, others, probe
+        As there.
 
     Returns
     -------
     r2 : float
-        Coefficient of determination of the out-of-fold predictions.
+        At most 1; 0 for the mean of all.
 
     Examples
     --------
@@ -34,67 +90,86 @@ def probe_r2(latents, values, groups=None):
     >>> bool(probe_r2(x, x @ [1.0, 2.0, 3.0]) > 0.99)
     True
     """
-    from sklearn.metrics import r2_score
-    from sklearn.model_selection import GroupKFold, cross_val_predict
-
-    latents, values = np.asarray(latents, float), np.asarray(values, float)
-    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
-    predicted = cross_val_predict(
-        _ridge(), latents, values, groups=groups, cv=GroupKFold(_FOLDS)
-    )
-    return float(r2_score(values, predicted))
+    predicted = predict_held_out(latents, values, groups, others=others, probe=probe)
+    return r_squared(values, predicted)
 
 
-def transfer_r2(latents, values, other_latents):
+def r_squared(values, predicted):
     """
-    R² of a probe fitted in one survey and used in another, galaxies held out.
+    Coefficient of determination.
 
     Parameters
     ----------
-    latents, other_latents : array_like
-        Shape (N, P), latents of the same galaxies in two surveys.
-    values : array_like
+    values, predicted : array_like
         Shape (N,).
 
     Returns
     -------
     r2 : float
-        Coefficient of determination on the other survey.
+        One minus the squared error over the squared deviation from the mean.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from astro_disentangle.evaluation.probes import transfer_r2
-    >>> x = np.random.default_rng(0).normal(size=(200, 3))
-    >>> bool(transfer_r2(x, x @ [1.0, 2.0, 3.0], x) > 0.99)
-    True
+    >>> from astro_disentangle.evaluation.probes import r_squared
+    >>> r_squared([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    1.0
     """
-    from sklearn.metrics import r2_score
-    from sklearn.model_selection import KFold
-
-    latents, other = np.asarray(latents, float), np.asarray(other_latents, float)
     values = np.asarray(values, float)
-    predicted = np.empty_like(values)
-    for train, test in KFold(_FOLDS).split(latents):
-        predicted[test] = (
-            _ridge().fit(latents[train], values[train]).predict(other[test])
-        )
-    return float(r2_score(values, predicted))
+    error = np.square(values - predicted).sum()
+    return float(1 - error / max(np.square(values - values.mean()).sum(), 1e-300))
 
 
-def probe_survey(latents, other_latents):
+def survey_guesses(latents, other_latents, *, probe="logistic"):
     """
-    Balanced accuracy with which latents tell the survey; 0.5 is chance.
+    Which survey each latent is from, as guessed by a probe fitted to others.
 
     Parameters
     ----------
     latents, other_latents : array_like
         Shape (N, P), latents of the same galaxies in two surveys.
+    probe : {"logistic", "neighbours", "mlp"}
+        Logistic regression, 15 nearest neighbours, or a network of two hidden layers.
+
+    Returns
+    -------
+    right : `~numpy.ndarray`
+        Shape (2 N,), bool: those of the first survey, then those of the second.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_disentangle.evaluation.probes import survey_guesses
+    >>> x = np.random.default_rng(0).normal(size=(200, 3))
+    >>> bool(survey_guesses(x, x + 10).all())
+    True
+    """
+    from sklearn.base import clone
+
+    rows = len(latents)
+    stacked = np.concatenate([latents, other_latents]).astype(float)
+    label = np.repeat([0, 1], rows)
+    model = _classifier(probe)
+    guessed = np.empty_like(label)
+    for train, test in _folds(2 * rows, np.tile(np.arange(rows), 2)):
+        guessed[test] = (
+            clone(model).fit(stacked[train], label[train]).predict(stacked[test])
+        )
+    return guessed == label
+
+
+def probe_survey(latents, other_latents, *, probe="logistic"):
+    """
+    Accuracy with which latents tell the survey; 0.5 is chance.
+
+    Parameters
+    ----------
+    latents, other_latents, probe
+        As in `survey_guesses`.
 
     Returns
     -------
     accuracy : float
-        Of a logistic regression, both views of a galaxy in the same fold.
+        Share of right guesses; the two surveys have equally many.
 
     Examples
     --------
@@ -104,25 +179,64 @@ def probe_survey(latents, other_latents):
     >>> probe_survey(x, x + 10)
     1.0
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import GroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    rows = len(latents)
-    stacked = np.concatenate([latents, other_latents])
-    label = np.repeat([0, 1], rows)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    predicted = cross_val_predict(
-        model, stacked, label, groups=np.tile(np.arange(rows), 2), cv=GroupKFold(_FOLDS)
-    )
-    return float(balanced_accuracy_score(label, predicted))
+    return float(survey_guesses(latents, other_latents, probe=probe).mean())
 
 
-def _ridge():
+def _folds(rows, groups):
+    """Rows of training and test for each fold; groups in random order."""
+    from sklearn.model_selection import GroupKFold
+
+    groups = np.arange(rows) if groups is None else np.asarray(groups)
+    names, index = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(0).permutation(len(names))
+    folds = GroupKFold(min(_FOLDS, len(names)))
+    return folds.split(np.empty(rows), groups=order[index])
+
+
+def _regressor(probe):
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import RidgeCV
+    from sklearn.neural_network import MLPRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))
+    if probe == "ridge":
+        return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))
+    if probe == "mlp":
+        network = MLPRegressor(
+            hidden_layer_sizes=(64, 64),
+            alpha=1e-2,
+            early_stopping=True,
+            max_iter=300,
+            random_state=0,
+        )
+        return TransformedTargetRegressor(
+            make_pipeline(StandardScaler(), network), transformer=StandardScaler()
+        )
+    if probe == "trees":
+        return HistGradientBoostingRegressor(random_state=0)
+    raise ValueError(f"'probe' must be 'ridge', 'mlp' or 'trees'; got {probe!r}.")
+
+
+def _classifier(probe):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    kinds = {
+        "logistic": LogisticRegression(max_iter=2000),
+        "neighbours": KNeighborsClassifier(15),
+        "mlp": MLPClassifier(
+            hidden_layer_sizes=(64, 64),
+            alpha=1e-2,
+            early_stopping=True,
+            max_iter=300,
+            random_state=0,
+        ),
+    }
+    if probe not in kinds:
+        raise ValueError(f"'probe' must be one of {sorted(kinds)}; got {probe!r}.")
+    return make_pipeline(StandardScaler(), kinds[probe])

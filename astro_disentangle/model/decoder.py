@@ -1,21 +1,18 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
-r"""The decoder: velocity of the flow in the native pixels of the target.
+r"""The decoder: an outline of the image, and the flow of what it leaves open.
 
 What depends only on the galaxy and the conditions is computed once
-(`Decoder.prepare`): a conditioning vector and a canvas, feature maps of 16 and
-8 patches on a side that hold what is to be painted where. Each evaluation then
-reads :math:`x_t` in patches of the target survey and returns
+(`Decoder.prepare`): a conditioning vector; a canvas, feature maps of 16 and 8
+patches on a side that hold what is to be painted where; and, painted from the
+canvas, the outline: mean and variance of every stretched pixel of the target,
 
-.. math:: u = a(t)\,x_t + b(t)\,F(x_t, t), \qquad
-   a = \frac{t v - (1 - t)}{t^2 v + (1 - t)^2}, \qquad
-   b^2 = \frac{v}{t^2 v + (1 - t)^2} .
+.. math:: v = \frac{v_\mathrm{sky}}{\cosh^2 m} + v_\mathrm{galaxy} .
 
-For a pixel of pure noise of variance :math:`v`, :math:`a(t) x_t` is the exact
-mean velocity :math:`E[x_1 - x_0 | x_t]` and :math:`b` is the standard deviation
-about it, so that the network :math:`F` has a target of unit variance at every
-time and starts from the right answer for empty sky. The variance is that of the
-stretched sky noise which the instrument latent tells for each band: depth is
-painted as asked even where :math:`x_t` itself would betray it to the network.
+The first part is the variance of the sky noise which the instrument latent tells
+for each band, at the slope that the arcsinh stretch has there: depth is painted as
+asked, and a learned variance only adds to it. Each evaluation then reads the state
+of the flow (`astro_disentangle.model.flow`) in patches of the target survey and
+returns its velocity, which is zero for what the outline has already said.
 """
 
 from dataclasses import dataclass
@@ -26,38 +23,12 @@ from torch.nn import functional
 
 from astro_disentangle.model.blocks import ResidualBlock, TimeEmbedding
 
-__all__ = ["PATCHES", "Decoder", "Prepared", "precondition"]
+__all__ = ["PATCHES", "Decoder", "Prepared"]
 
 #: Patches on a side of a stamp, for every survey.
 PATCHES = 16
-
-
-def precondition(t, v):
-    """
-    Factors of the pixels and of the network in the velocity.
-
-    Parameters
-    ----------
-    t : `torch.Tensor`
-        Times, any shape.
-    v : `torch.Tensor`
-        Variance of the stretched sky noise, of a shape that goes with ``t``.
-
-    Returns
-    -------
-    a, b : `torch.Tensor`
-        Factors of ``x_t`` and of the network's output.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from astro_disentangle.model.decoder import precondition
-    >>> a, b = precondition(torch.tensor([0.0, 1.0]), torch.tensor(0.2))
-    >>> a.tolist()
-    [-1.0, 1.0]
-    """
-    total = t**2 * v + (1 - t) ** 2
-    return (t * v - (1 - t)) / total, (v / total).sqrt()
+#: Logarithm of the learned variance before it is learned, and how far it may go.
+_LOG_VARIANCE, _LOG_RANGE = -4.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -73,19 +44,20 @@ class Prepared:
         Shape (B, D), conditioning vector.
     fine, coarse : `torch.Tensor`
         Shapes (B, W, 16, 16) and (B, 2 W, 8, 8), the canvas.
-    sky : `torch.Tensor`
-        Shape (B, C), variance of the stretched sky noise.
+    mean, variance : `torch.Tensor`
+        Shape (B, C, N, N), the outline, float32.
     """
 
     target: str
     c: torch.Tensor
     fine: torch.Tensor
     coarse: torch.Tensor
-    sky: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
 
     def repeat(self, count):
         """Every row ``count`` times, one after the other."""
-        rows = (self.c, self.fine, self.coarse, self.sky)
+        rows = (self.c, self.fine, self.coarse, self.mean, self.variance)
         return Prepared(self.target, *(r.repeat_interleave(count, 0) for r in rows))
 
 
@@ -150,7 +122,13 @@ class Decoder(nn.Module):
                 for s in surveys
             }
         )
-        for layer in self.paint.values():
+        self.outline = nn.ModuleDict(
+            {
+                s.name: nn.Conv2d(width, 2 * len(s.bands) * s.patch_size**2, 1)
+                for s in surveys
+            }
+        )
+        for layer in (*self.paint.values(), *self.outline.values()):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -183,16 +161,27 @@ class Decoder(nn.Module):
         c = self.merge(torch.cat([z_physics, z_instrument, offset], 1))
         c = c + self.source[source](observation) + self.target[target]
         fine, coarse = self.canvas(z_physics, functional.silu(c))
-        return Prepared(target, c, fine, coarse, sky)
+        return Prepared(target, c, fine, coarse, *self._outline(fine, target, sky))
 
-    def forward(self, x_t, t, prepared):
+    def _outline(self, fine, target, sky):
+        """Mean and variance of the target's stretched pixels, (B, C, N, N)."""
+        # Half precision would be coarser than the noise of bright pixels.
+        with torch.autocast(fine.device.type, enabled=False):
+            h = self.outline[target](fine.float())
+            h = functional.pixel_shuffle(h, self.shapes[target][1])
+            mean, log_variance = h.chunk(2, 1)
+            slope = mean.detach().clamp(-20, 20).cosh()
+            learned = log_variance.clamp(-_LOG_RANGE, _LOG_RANGE) + _LOG_VARIANCE
+            return mean, sky[:, :, None, None] / slope**2 + learned.exp()
+
+    def forward(self, y, t, prepared):
         """
-        Velocity at time ``t``.
+        Velocity of the flow at time ``t``.
 
         Parameters
         ----------
-        x_t : `torch.Tensor`
-            Shape (B, C, N, N), stretched pixels of the target survey.
+        y : `torch.Tensor`
+            Shape (B, C, N, N), state of the flow.
         t : `torch.Tensor`
             Shape (B,), times from 0 (noise) to 1 (image).
         prepared : `Prepared`
@@ -200,17 +189,14 @@ class Decoder(nn.Module):
 
         Returns
         -------
-        u : `torch.Tensor`
-            Shape (B, C, N, N), float32.
+        velocity : `torch.Tensor`
+            Shape (B, C, N, N), float32, per radian.
         """
         target = prepared.target
-        a, b = precondition(t[:, None], prepared.sky)
-        a, b = a[:, :, None, None], b[:, :, None, None]
         c = functional.silu(prepared.c + self.time(t))
-        scaled = x_t / (t**2 + (1 - t) ** 2).sqrt()[:, None, None, None]
-        scaled = scaled.contiguous(memory_format=torch.channels_last)
+        y = y.contiguous(memory_format=torch.channels_last)
 
-        h = self.patch[target](scaled) + prepared.fine
+        h = self.patch[target](y) + prepared.fine
         for block in self.fine:
             h = block(h, c)
         skip = h
@@ -222,8 +208,7 @@ class Decoder(nn.Module):
         for block in self.finish:
             h = block(h, c)
         h = self.paint[target](h)
-        painted = functional.pixel_shuffle(h, self.shapes[target][1])
-        return a * x_t + b * painted.float()
+        return functional.pixel_shuffle(h, self.shapes[target][1]).float()
 
 
 class _Canvas(nn.Module):
@@ -238,6 +223,7 @@ class _Canvas(nn.Module):
         self.third = ResidualBlock(2 * width, condition)
         self.fourth = nn.Conv2d(2 * width, 4 * width, 1)
         self.fifth = ResidualBlock(width, condition)
+        self.sixth = ResidualBlock(width, condition)
 
     def forward(self, z_physics, c):
         """Map (B, P) and (B, D) to maps of 16 x 16 and 8 x 8 patches."""
@@ -247,7 +233,7 @@ class _Canvas(nn.Module):
         h = functional.pixel_shuffle(self.second(self.first(h, c)), 2)
         coarse = self.third(h, c)
         fine = functional.pixel_shuffle(self.fourth(coarse), 2)
-        return self.fifth(fine, c), coarse
+        return self.sixth(self.fifth(fine, c), c), coarse
 
 
 def _blocks(width, depth, condition):

@@ -18,7 +18,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astro_disentangle.data.batch import COMMON_SCALE, COMMON_SIZE
 from astro_disentangle.model.blocks import Tower
+
+#: Widths of the apertures of `light`, arcsec.
+_APERTURES = (0.5, 1.0, 2.0)
 
 __all__ = ["InstrumentEncoder", "PhysicsEncoder", "View", "filled"]
 
@@ -84,13 +88,81 @@ def filled(x, good):
     return torch.where(good > 0, x, mean)
 
 
-class _Stem(nn.Module):
-    """First convolution and observation layer of each survey."""
+def light(view):
+    """
+    Light around the galaxy, as an aperture would measure it.
 
-    def __init__(self, surveys, width, condition):
+    Means under Gaussians of 0.5, 1 and 2 arcsec about the centre, over the noise
+    they would have at the survey's typical depth and compressed by arcsinh. What
+    convolutions would have to gather from many pixels is there from the start.
+
+    Parameters
+    ----------
+    view : `View`
+        B cut-outs of C bands.
+
+    Returns
+    -------
+    numbers : `torch.Tensor`
+        Shape (B, 3 C), float32.
+    """
+    axis = torch.arange(COMMON_SIZE, device=view.x.device) - (COMMON_SIZE - 1) / 2
+    radius = (axis[:, None] ** 2 + axis**2).sqrt() * COMMON_SCALE
+    weight = torch.stack([(-0.5 * (radius / s) ** 2).exp() for s in _APERTURES])
+    with torch.autocast(view.x.device.type, enabled=False):
+        good = view.good.float()
+        linear = view.x.float().sinh() * good
+        sums, shares = (
+            torch.einsum("kyx,bcyx->bkc", weight, part) for part in (linear, good)
+        )
+        scale = weight.square().sum((1, 2)).sqrt() / weight.sum((1, 2))
+        means = sums / shares.clamp(min=1e-3)
+        return torch.asinh(means / scale[:, None]).flatten(1)
+
+
+def roughness(view):
+    """
+    Logarithm of the pixel noise, from neighbouring pixels in the quiet parts.
+
+    The root mean square difference of neighbours in blocks of 6 x 6 pixels, of which
+    the first quartile is taken: most of a galaxy's light is left out.
+
+    Parameters
+    ----------
+    view : `View`
+        B cut-outs of C bands.
+
+    Returns
+    -------
+    numbers : `torch.Tensor`
+        Shape (B, C), float32; 0 where a band has too few good pixels.
+    """
+    with torch.autocast(view.x.device.type, enabled=False):
+        x, good = view.x.float(), view.good.float()
+        both = good[..., 1:] * good[..., :-1]
+        square = (x[..., 1:] - x[..., :-1]).square() * both
+        square, both = (
+            functional.avg_pool2d(part[..., :42], 6) for part in (square, both)
+        )
+        block = (square / both.clamp(min=1e-3)).masked_fill(both < 0.5, torch.inf)
+        quiet = block.flatten(2).sort(2).values[:, :, block[0, 0].numel() // 4]
+        known = quiet.isfinite()
+        return torch.where(known, quiet + 1e-6, 1.0).log() / 2
+
+
+class _Stem(nn.Module):
+    """First convolution and observation layer of each survey.
+
+    The convolution sees the mean of the bands and how each of them differs from it:
+    colours, which would be small differences of large numbers, are numbers of their
+    own. ``measured`` gives further numbers, so many a band, with a layer of their own.
+    """
+
+    def __init__(self, surveys, width, condition, measured, numbers):
         super().__init__()
+        self.measured = measured
         self.pixels = nn.ModuleDict(
-            {s.name: nn.Conv2d(2 * len(s.bands), width, 4, 2, 1) for s in surveys}
+            {s.name: nn.Conv2d(2 * len(s.bands) + 1, width, 4, 2, 1) for s in surveys}
         )
         self.observation = nn.ModuleDict(
             {
@@ -102,14 +174,26 @@ class _Stem(nn.Module):
                 for s in surveys
             }
         )
+        self.numbers = nn.ModuleDict(
+            {
+                s.name: nn.Sequential(
+                    nn.Linear(numbers * len(s.bands), condition),
+                    nn.SiLU(),
+                    nn.Linear(condition, condition),
+                )
+                for s in surveys
+            }
+        )
 
     def forward(self, view):
-        """Map a view to (B, width, 24, 24) and (B, condition)."""
-        images = torch.cat([view.x, view.good], 1)
+        """Map a view to (B, width, 24, 24), and two times (B, condition)."""
+        mean = view.x.mean(1, keepdim=True)
+        images = torch.cat([2 * mean, 4 * (view.x - mean), view.good], 1)
         images = images.contiguous(memory_format=torch.channels_last)
         return (
             self.pixels[view.survey](images),
             self.observation[view.survey](view.observation),
+            self.numbers[view.survey](self.measured(view)),
         )
 
 
@@ -131,12 +215,13 @@ class PhysicsEncoder(nn.Module):
 
     def __init__(self, surveys, size, widths, depths, condition):
         super().__init__()
-        self.stem = _Stem(surveys, widths[0], condition)
+        self.stem = _Stem(surveys, widths[0], condition, light, len(_APERTURES))
         self.tower = Tower(widths, depths, condition, 24, 24, size)
 
     def forward(self, view):
         """Map a view to ``z_physics`` (B, P), zero mean and unit variance per row."""
-        z = self.tower(*self.stem(view)).float()
+        images, told, measured = self.stem(view)
+        z = self.tower(images, told + measured).float()
         return functional.layer_norm(z, z.shape[-1:])
 
 
@@ -158,7 +243,7 @@ class InstrumentEncoder(nn.Module):
 
     def __init__(self, surveys, size, widths, depths, condition):
         super().__init__()
-        self.stem = _Stem(surveys, widths[0], condition)
+        self.stem = _Stem(surveys, widths[0], condition, roughness, 1)
         self.tower = Tower(widths, depths, condition, 24, 8, condition)
         self.blind = nn.Parameter(torch.zeros(condition))
         self.merge = nn.Sequential(
@@ -192,11 +277,11 @@ class InstrumentEncoder(nn.Module):
         members : `torch.Tensor`
             Shape (B, condition + 1); the last number is the log weight.
         """
-        images, c = self.stem(view)
-        h = self.tower(images, c)
+        images, told, measured = self.stem(view)
+        h = self.tower(images, told + measured) + measured
         if seen is not None:
             h = torch.where(seen[:, None], h, self.blind.to(h.dtype))
-        return self.merge(torch.cat([h, c], 1)).float()
+        return self.merge(torch.cat([h, told], 1)).float()
 
     def described(self, survey, observation):
         """Members that are known by the numbers of their observation alone."""

@@ -271,12 +271,18 @@ class Network(nn.Module):
         """
         samples = x_0.shape[1]
         prepared = self.prepare(z_physics, z_instrument, **prepare).repeat(samples)
-        x = integrate(
-            lambda x, t: self.decoder(x, t, prepared),
+        residual = integrate(
+            lambda y, t: self.decoder(y, t, prepared),
             x_0.flatten(0, 1),
+            prepared.variance,
             n_steps=n_steps,
             solver=solver,
         )
+        x = prepared.mean + prepared.variance.sqrt() * residual
         # Stretched pixels beyond this are no image: keep sinh finite.
         x = x.clamp(-math.log(1e6), math.log(1e8))
-        return self.unstretch(x, prepared.target).unflatten(0, (-1, samples))
+        pixels = self.unstretch(x, prepared.target)
+        # No pixel of the survey is brighter, and no pixel of training was.
+        level = self.surveys[prepared.target].saturation_level()
+        level = torch.tensor(level, device=pixels.device)[:, None, None]
+        return torch.minimum(pixels, level).unflatten(0, (-1, samples))

@@ -29,7 +29,6 @@ __all__ = [
     "draw_conditions",
     "extinction",
     "pixel_noise",
-    "saturation_level",
     "sky_level",
 ]
 
@@ -221,35 +220,6 @@ def sky_level(survey):
         wavelength = load_tables()["wavelength"][filter_columns(survey)]
         brightness = np.interp(wavelength, *_DARK_SKY)
     return _flux(brightness) * survey.pixel_scale**2
-
-
-def saturation_level(survey):
-    """
-    Flux of a pixel that saturates.
-
-    Parameters
-    ----------
-    survey : `~astro_disentangle.Survey`
-        The survey.
-
-    Returns
-    -------
-    level : `torch.Tensor`
-        Shape (C,), nJy: the peak of a point source of the survey's saturation
-        magnitude under its usual seeing; infinite if it names none.
-
-    Examples
-    --------
-    >>> from astro_disentangle import get_survey
-    >>> from astro_disentangle.simulation.instruments import saturation_level
-    >>> bool((saturation_level(get_survey("legacy")) > 5e4).all())
-    True
-    """
-    if not survey.saturation:
-        return torch.full((len(survey.bands),), math.inf)
-    beta = survey.psf_beta
-    alpha = _moffat_radius(survey, torch.tensor(survey.psf_fwhm))
-    return _flux(survey.saturation) * (beta - 1) / (math.pi * alpha**2)
 
 
 def extinction(survey, ebv):

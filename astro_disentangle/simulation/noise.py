@@ -17,7 +17,7 @@ import math
 
 import torch
 
-from astro_disentangle.simulation.instruments import saturation_level, sky_level
+from astro_disentangle.simulation.instruments import sky_level
 from astro_disentangle.survey import AB_FLUX_NJY
 
 __all__ = [
@@ -135,7 +135,8 @@ def saturated(survey, images):
     >>> bool(saturated(get_survey("hsc"), torch.zeros(1, 5, 2, 2)).any())
     False
     """
-    full = images > saturation_level(survey).to(images.device)[:, None, None]
+    level = torch.tensor(survey.saturation_level(), device=images.device)
+    full = images > level[:, None, None]
     if not full.any():
         return full
     return torch.nn.functional.max_pool2d(full.float(), 3, 1, 1) > 0

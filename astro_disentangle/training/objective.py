@@ -4,8 +4,14 @@ r"""What training minimises, term by term.
 **Flow** (both recipes). The target is galaxy A in survey S. ``z_physics`` comes
 from A in the other survey, or from S at another visit, never from the target;
 ``z_instrument`` from other galaxies under the target's conditions, or from the
-numbers of those conditions. The decoder's velocity is regressed on
-:math:`x_1 - x_0` over the good pixels.
+numbers of those conditions. The decoder's velocity is regressed on that of the path
+from noise to the target, over the good pixels.
+
+**Outline** (default recipe). Negative logarithm of the normal density of the
+target's pixels about the mean and variance that the decoder outlines. Where a pixel
+is known to one part in a hundred this term sees an error of one part in a hundred;
+in the flow of stretched pixels that error would drown in the noise of the sky. It is
+what makes colours, fluxes and the PSF count.
 
 **Agreement** (default recipe). Mean square difference of the physics latents of
 the two views of a galaxy, and of the instrument latent of a galaxy's own cut-out
@@ -22,13 +28,14 @@ them in the pixels; the flow alone asks for the seeing only late in training.
 **Photometry** (default recipe). Mean square error with which a linear layer
 reads what can be measured on the target, fluxes and second moments in every band,
 from the physics latent of its source. It asks for no more than the flow does, but
-directly: colours are a small part of the flow term, and both ends of the decoder's
-path have to find them at once.
+directly, and of a linear layer.
 
 **Contrast** (default recipe). Normalised temperature-scaled cross entropy
 (arXiv:2002.05709) of the two views of a galaxy among all views of the batch.
 Views of other galaxies in the *same* survey are among the negatives: a latent
-that tells the survey pays for it.
+that tells the survey pays for it. Where a step has a view of the galaxies with other
+neighbours, that is the second view: what stands around a galaxy must not be what it is
+known by.
 
 ``recipe="counterfactual"`` keeps the flow term alone, as published
 (arXiv:2604.09787).
@@ -41,7 +48,7 @@ from torch.nn import functional
 
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.model.encoder import View, filled
-from astro_disentangle.model.flow import interpolate
+from astro_disentangle.model.flow import angle, interpolate
 
 #: Variance of latents below which their disagreement is no longer scaled up.
 _LEAST_SPREAD = 1e-4
@@ -56,7 +63,8 @@ class Objective:
 
     Parameters
     ----------
-    flow, agree_physics, agree_instrument, reading, photometry, contrast : float
+    flow, outline, agree_physics, agree_instrument, reading, photometry, contrast : \
+float
         Weights of the terms.
     temperature : float
         Temperature of the contrast.
@@ -68,6 +76,9 @@ class Objective:
         Share of targets whose conditions are given as numbers, not as donors.
     early : float
         Times are uniform numbers to this power; 1 for uniform times.
+    scaled : bool
+        Measure the flow's error in units of the outline's width at its time. If
+        not, it is that of the velocity of stretched pixels, ``x_1 - x_0``.
     centre : float
         Extra weight of the pixels at the galaxy over those of the sky around it,
         falling as a Gaussian of 1.5 arcsec. No weight moves the minimum of the
@@ -75,9 +86,10 @@ class Objective:
     """
 
     flow: float = 1.0
+    outline: float = 1.0
     agree_physics: float = 0.05
-    agree_instrument: float = 0.05
-    reading: float = 0.05
+    agree_instrument: float = 0.2
+    reading: float = 0.1
     photometry: float = 0.3
     contrast: float = 0.05
     temperature: float = 0.1
@@ -85,7 +97,8 @@ class Objective:
     drop_psf: float = 0.3
     drop_noise: float = 0.15
     described: float = 0.2
-    early: float = 1.6
+    early: float = 1.0
+    scaled: bool = True
     centre: float = 8.0
 
     def __call__(self, network, step, *, seed):
@@ -117,7 +130,7 @@ class Objective:
             again = self._withhold(network.view(step.revisit), generator)
             z_again = network.physics(again)
 
-        flow, agree_instrument, reading, photometry = [], [], [], []
+        flow, outline, agree_instrument, reading, photometry = [], [], [], [], []
         for index, name in enumerate(names):
             other = names[1 - index]
             if step.revisit is not None and step.revisit.survey.name == name:
@@ -130,24 +143,25 @@ class Objective:
             )
             reading.append(_reading_error(network, views[name], z_own, z_donors))
             agree_instrument.append(_disagreement(z_own, z_donors))
-            flow.append(
-                self._velocity_error(
-                    network,
-                    step.batches[name],
-                    z_source,
-                    source,
-                    z_donors,
-                    generator,
-                )
+            painted = self._painting_errors(
+                network, step.batches[name], z_source, source, z_donors, generator
             )
+            flow.append(painted[0])
+            outline.append(painted[1])
         z_a, z_b = (z_physics[name] for name in names)
+        met = z_a, z_b
+        if step.elsewhere is not None:
+            elsewhere = self._withhold(network.view(step.elsewhere), generator)
+            there = names.index(elsewhere.survey)
+            met = z_physics[names[1 - there]], network.physics(elsewhere)
         terms = {
             "flow": torch.stack(flow).mean(),
+            "outline": torch.stack(outline).mean(),
             "agree_physics": _disagreement(z_a, z_b),
             "agree_instrument": torch.stack(agree_instrument).mean(),
             "reading": torch.stack(reading).mean(),
             "photometry": torch.stack(photometry).mean(),
-            "contrast": contrast(z_a, z_b, self.temperature),
+            "contrast": contrast(*met, self.temperature),
         }
         loss = sum(
             getattr(self, name) * term
@@ -208,18 +222,9 @@ class Objective:
         z_donors = network.instrument.pool(torch.cat([members, told]), chosen)
         return z_own, z_donors
 
-    def _velocity_error(self, network, batch, z, source, z_instrument, generator):
-        """Weighted mean square error of the velocity over the target's good pixels."""
+    def _painting_errors(self, network, batch, z, source, z_instrument, generator):
+        """Errors of the flow and of its outline over the target's good pixels."""
         pixels, good, offset = batch.stamp()
-        x_1 = network.stretch(pixels, batch.survey.name)
-        rows = len(x_1)
-        x_0 = torch.randn(x_1.shape, generator=generator).to(x_1)
-        # One time in each of as many intervals, in random order, more of them
-        # early: there the image has to come from the latents, not from x_t.
-        order = torch.randperm(rows, generator=generator)
-        t = (order + torch.rand(rows, generator=generator)) / rows
-        t = t.pow(self.early).to(x_1)
-        x_t, u = interpolate(x_0, x_1, t)
         prepared = network.prepare(
             z,
             z_instrument,
@@ -228,21 +233,40 @@ class Objective:
             target=batch.survey.name,
             offset=offset,
         )
-        error = (network.decoder(x_t, t, prepared) - u).square()
+        x_1 = network.stretch(pixels, batch.survey.name)
+        deviation = (x_1 - prepared.mean).square() / prepared.variance
+        outline = (deviation + prepared.variance.log()) / 2
+
+        mean, variance = prepared.mean.detach(), prepared.variance.detach()
+        residual = (x_1 - mean) / variance.sqrt()
+        x_0 = torch.randn(x_1.shape, generator=generator).to(x_1)
+        # One time in each of as many intervals, in random order.
+        rows = len(x_1)
+        order = torch.randperm(rows, generator=generator)
+        t = (order + torch.rand(rows, generator=generator)) / rows
+        t = t.pow(self.early).to(x_1)
+        theta = angle(t[:, None, None, None], variance)
+        y, velocity = interpolate(x_0, residual, theta)
+        flow = (network.decoder(y, t, prepared) - velocity).square()
+        if not self.scaled:
+            along = t[:, None, None, None]
+            flow = flow * variance / ((1 - along) ** 2 + along**2 * variance)
         weight = good * (1 + self.centre * _nearness(batch.survey, offset)[:, None])
-        return (error * weight).sum() / weight.sum().clamp(min=1)
+        total = weight.sum().clamp(min=1)
+        return (flow * weight).sum() / total, (outline * weight).sum() / total
 
 
 #: The recipes by name.
 RECIPES = {
     "default": Objective(),
     "counterfactual": Objective(
+        outline=0,
         agree_physics=0,
         agree_instrument=0,
         reading=0,
         photometry=0,
         contrast=0,
-        early=1,
+        scaled=False,
         centre=0,
     ),
 }

@@ -28,11 +28,14 @@ class Step:
         Shape (B,), int64; galaxies of one group share their conditions.
     revisit : `~astro_disentangle.data.batch.CutoutBatch`, optional
         The same galaxies in one of the surveys under other conditions.
+    elsewhere : `~astro_disentangle.data.batch.CutoutBatch`, optional
+        The same galaxies in one of the surveys with other neighbours around them.
     """
 
     batches: dict
     group: torch.Tensor
     revisit: CutoutBatch | None = None
+    elsewhere: CutoutBatch | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class SimulatedSource:
     revisit_every : int
         Every so many steps one survey sees the galaxies a second time under
         other conditions; 0 for never.
+    elsewhere_from : int, optional
+        From this step on, one survey sees the galaxies with other neighbours too.
     device : str
         Where the images are made.
     """
@@ -60,6 +65,7 @@ class SimulatedSource:
     group_size: int = 8
     seed: int = 0
     revisit_every: int = 5
+    elsewhere_from: int | None = None
     device: str = "cpu"
 
     @property
@@ -67,13 +73,15 @@ class SimulatedSource:
         """A number that tells these galaxies from any others."""
         surveys = (survey.to_json() for survey in self.surveys)
         numbers = (self.n_groups, self.group_size, self.revisit_every)
+        if self.elsewhere_from is not None:
+            numbers += (self.elsewhere_from,)
         return key(self.seed, "simulated", *numbers, *surveys)
 
     def __call__(self, step):
         """The cut-outs of step number ``step``."""
         from astro_disentangle.simulation import simulate
 
-        def render(surveys, visit):
+        def render(surveys, visit=0, neighbours=0):
             return simulate(
                 self.n_groups,
                 self.group_size,
@@ -81,15 +89,19 @@ class SimulatedSource:
                 seed=self.seed,
                 step=step,
                 visit=visit,
+                neighbours=neighbours,
                 device=self.device,
             )
 
-        pairs = render(self.surveys, 0)
-        revisit = None
+        pairs = render(self.surveys)
+        revisit = elsewhere = None
         if self.revisit_every and step % self.revisit_every == 0:
             again = self.surveys[step // self.revisit_every % 2]
-            revisit = render((again,), 1).batches[again.name]
-        return Step(dict(pairs.batches), pairs.group, revisit)
+            revisit = render((again,), visit=1).batches[again.name]
+        if self.elsewhere_from is not None and step >= self.elsewhere_from:
+            there = self.surveys[step % 2]
+            elsewhere = render((there,), neighbours=1).batches[there.name]
+        return Step(dict(pairs.batches), pairs.group, revisit, elsewhere)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ TRAINING_SEED = 20261
 #: Seeds of the galaxies behind the bank of instrument latents and behind the heads.
 BANK_SEED = 20262
 HEAD_SEED = 20263
+#: Step from which galaxies must know each other among other neighbours.
+_ELSEWHERE_FROM = 1200
 #: Groups of eight galaxies that the heads are fitted to.
 _HEAD_GROUPS = 1024
 
@@ -46,12 +48,12 @@ def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", unti
     device : str
         Where to train.
     until : int, optional
-        Stop at this step.
+        Stop at this step, and write the weights as they are then.
 
     Returns
     -------
     path : `~pathlib.Path`
-        The weights file, once the run is complete, else the folder.
+        The weights file.
     """
     import torch
 
@@ -64,13 +66,13 @@ def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", unti
     settings = Settings(
         n_steps=n_steps, warmup=100, ema=0.99, seed=TRAINING_SEED, learning_rate=1e-3
     )
-    source = SimulatedSource(surveys, seed=TRAINING_SEED, device=device)
+    source = SimulatedSource(
+        surveys, seed=TRAINING_SEED, device=device, elsewhere_from=_ELSEWHERE_FROM
+    )
     trainer = Trainer(network, source, RECIPES[recipe], settings, output)
     if resume:
         trainer.resume()
     history = trainer.run(until=until)
-    if trainer.step < n_steps:
-        return output
 
     # Training runs where astropy is not; only the packaging needs it.
     from astro_disentangle.disentangler import Disentangler

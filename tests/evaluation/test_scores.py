@@ -5,13 +5,18 @@ import numpy as np
 import pytest
 
 from astro_disentangle import get_survey
-from astro_disentangle.evaluation.alignment import recall_at
+from astro_disentangle.evaluation.alignment import (
+    centred_kernel_alignment,
+    recall_at,
+)
 from astro_disentangle.evaluation.photometry import (
     aperture_sums,
     flux_bias,
     image_fwhm,
+    radial_power,
 )
-from astro_disentangle.evaluation.probes import probe_r2, probe_survey, transfer_r2
+from astro_disentangle.evaluation.probes import probe_r2, probe_survey
+from astro_disentangle.evaluation.scores import bootstrap
 
 
 @pytest.fixture
@@ -38,16 +43,64 @@ def test_probe_groups_are_kept_apart(rng):
 def test_transfer_notices_a_survey_that_reads_differently(rng):
     z = rng.normal(size=(400, 6))
     value = z @ rng.normal(size=6)
-    assert transfer_r2(z, value, z) > 0.999
-    assert transfer_r2(z, value, z + 2) < 0.5
+    assert probe_r2(z, value, others=z) > 0.999
+    assert probe_r2(z, value, others=z + 2) < 0.5
 
 
-def test_survey_accuracy(rng):
+@pytest.mark.parametrize("probe", ["mlp", "trees"])
+def test_deeper_probes_read_what_a_line_cannot(rng, probe):
+    z = rng.normal(size=(600, 4))
+    value = np.abs(z[:, 0])
+    assert probe_r2(z, value) < 0.1
+    assert probe_r2(z, value, probe=probe) > 0.7
+
+
+@pytest.mark.parametrize("probe", ["logistic", "neighbours", "mlp"])
+def test_survey_accuracy(rng, probe):
     z = rng.normal(size=(300, 6))
-    assert probe_survey(z, z + 0.01 * rng.normal(size=z.shape)) < 0.6
+    near = probe_survey(z, z + 0.01 * rng.normal(size=z.shape), probe=probe)
+    assert near == pytest.approx(0.5, abs=0.1)
     mark = np.zeros(6)
     mark[2] = 8
-    assert probe_survey(z, z + mark) > 0.99
+    assert probe_survey(z, z + mark, probe=probe) > 0.99
+
+
+def test_unknown_probes_are_named():
+    with pytest.raises(ValueError, match="'best'"):
+        probe_r2(np.eye(9), np.arange(9), probe="best")
+    with pytest.raises(ValueError, match="'best'"):
+        probe_survey(np.eye(9), np.eye(9), probe="best")
+
+
+def test_interval_is_that_of_independent_groups(rng):
+    """Ten copies of a row say no more than the row."""
+    rows = rng.normal(size=400)
+    once = bootstrap(np.mean, rows)
+    copies = bootstrap(
+        np.mean, np.repeat(rows, 10), groups=np.repeat(np.arange(400), 10)
+    )
+    assert copies[0] == pytest.approx(once[0])
+    widths = [high - low for _, low, high, _ in (once, copies)]
+    assert widths[0] == pytest.approx(2 / 20, rel=0.2)
+    assert widths[1] == pytest.approx(widths[0], rel=0.2)
+    assert copies[3] == 400
+
+
+def test_kernel_alignment(rng):
+    z = rng.normal(size=(300, 5))
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    assert centred_kernel_alignment(z, 3 * z @ turn + 7) == pytest.approx(1)
+    assert centred_kernel_alignment(z, rng.permutation(z)) < 0.1
+
+
+def test_power_of_a_wave_is_in_its_ring():
+    """Eight periods across 32 pixels: a quarter of a cycle per pixel."""
+    wave = np.cos(2 * np.pi * 8 * np.arange(32) / 32)[None, None, :] * np.ones(
+        (1, 32, 1)
+    )
+    power = radial_power(wave + 100, bins=8)[0]
+    assert power.argmax() == 4
+    assert power[[0, 1, 2, 3, 5, 6, 7]].max() < 1e-12 * power[4]
 
 
 def test_recall(rng):
@@ -73,9 +126,11 @@ def test_aperture_follows_the_offset():
 
 def test_flux_bias_and_its_error(rng):
     true = rng.lognormal(size=500)
-    bias, error = flux_bias(true * 1.02 * rng.normal(1, 0.1, 500), true)
-    assert bias == pytest.approx(0.02, abs=4 * error)
-    assert 0.001 < error < 0.02
+    bias, low, high, _ = bootstrap(
+        flux_bias, true * 1.02 * rng.normal(1, 0.1, 500), true
+    )
+    assert bias == pytest.approx(0.02, abs=2 * (high - low))
+    assert 0.002 < high - low < 0.04
 
 
 @pytest.mark.parametrize("fwhm", [0.6, 1.1, 1.6])

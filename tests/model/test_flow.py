@@ -6,81 +6,108 @@ import math
 import pytest
 import torch
 
-from astro_disentangle.model.decoder import precondition
-from astro_disentangle.model.flow import integrate, interpolate
+from astro_disentangle.model.flow import angle, integrate, interpolate
+
+QUARTER = math.pi / 2
+
+
+def test_path_is_the_straight_one_centred_and_scaled():
+    """From its definition: x_t about t times the mean, over its spread."""
+    x_0, residual = torch.randn(2, 5, 3, dtype=torch.float64)
+    mean, variance, t = 0.7, torch.full((5, 3), 0.3, dtype=torch.float64), 0.4
+    x_t = (1 - t) * x_0 + t * (mean + variance.sqrt() * residual)
+    expected = (x_t - t * mean) / ((1 - t) ** 2 + t**2 * variance).sqrt()
+    theta = angle(torch.tensor(t, dtype=torch.float64), variance)
+    torch.testing.assert_close(interpolate(x_0, residual, theta)[0], expected)
 
 
 def test_ends_and_velocity_of_the_path():
-    x_0, x_1 = torch.randn(2, 5, 1, 3, 3, dtype=torch.float64)
-    zero = torch.zeros(5, dtype=torch.float64)
-    assert torch.equal(interpolate(x_0, x_1, zero)[0], x_0)
-    assert torch.equal(interpolate(x_0, x_1, zero + 1)[0], x_1)
-    t = torch.rand(5, dtype=torch.float64)
-    ahead, behind = (interpolate(x_0, x_1, t + step)[0] for step in (1e-3, -1e-3))
-    torch.testing.assert_close(interpolate(x_0, x_1, t)[1], (ahead - behind) / 2e-3)
+    x_0, residual = torch.randn(2, 5, 3, dtype=torch.float64)
+    variance = torch.rand(5, 3, dtype=torch.float64) + 0.01
+    ends = [angle(torch.tensor(t, dtype=torch.float64), variance) for t in (0.0, 1.0)]
+    torch.testing.assert_close(interpolate(x_0, residual, ends[0])[0], x_0)
+    torch.testing.assert_close(interpolate(x_0, residual, ends[1])[0], residual)
+    theta = torch.rand(5, 3, dtype=torch.float64)
+    ahead, behind = (
+        interpolate(x_0, residual, theta + step)[0] for step in (1e-3, -1e-3)
+    )
+    velocity = interpolate(x_0, residual, theta)[1]
+    torch.testing.assert_close(velocity, (ahead - behind) / 2e-3, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2)])
 @pytest.mark.parametrize(
     ("velocity", "exact"),
     [
-        (lambda x, t: x, lambda x: x * math.e),
-        (lambda x, t: -2 * t * x, lambda x: x * math.exp(-1)),
-        (lambda x, t: 1 - x**2, lambda x: torch.tanh(1 + torch.atanh(x))),
+        (lambda y, t: y, lambda y: y * math.exp(QUARTER)),
+        (lambda y, t: 1 - y**2, lambda y: torch.tanh(QUARTER + torch.atanh(y))),
+        # Of unit variance theta is atan2(t, 1 - t), so this is cos(theta).
+        (lambda y, t: (1 - t) / (t**2 + (1 - t) ** 2).sqrt(), lambda y: y + 1),
     ],
 )
 def test_order_of_the_solvers(solver, order, velocity, exact):
-    x = torch.tensor([0.1, 0.5], dtype=torch.float64)
+    y = torch.tensor([0.1, 0.5], dtype=torch.float64)
+    one = torch.ones_like(y)
     errors = [
-        (integrate(velocity, x, n_steps=n, solver=solver) - exact(x)).abs().max()
+        (integrate(velocity, y, one, n_steps=n, solver=solver) - exact(y)).abs().max()
         for n in (64, 128)
     ]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
 
+def test_every_pixel_turns_by_a_quarter():
+    """Whatever its variance, and in any number of steps."""
+    variance = torch.tensor([1e-6, 0.2, 30.0], dtype=torch.float64)
+    for n_steps in (1, 3):
+        turned = integrate(
+            lambda y, t: torch.ones_like(y), 0 * variance, variance, n_steps=n_steps
+        )
+        assert turned.tolist() == pytest.approx([QUARTER] * 3)
+
+
 def test_reverse_returns():
-    x = torch.randn(4, dtype=torch.float64)
-    there = integrate(lambda x, t: torch.sin(x), x, n_steps=100)
-    back = integrate(lambda x, t: torch.sin(x), there, n_steps=100, reverse=True)
-    torch.testing.assert_close(back, x, atol=1e-4, rtol=0)
+    y = torch.randn(4, dtype=torch.float64)
+    variance = torch.full_like(y, 0.2)
+    there = integrate(lambda y, t: torch.sin(y), y, variance, n_steps=100)
+    back = integrate(
+        lambda y, t: torch.sin(y), there, variance, n_steps=100, reverse=True
+    )
+    torch.testing.assert_close(back, y, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5])
 def test_steps_are_checked(bad):
+    one = torch.ones(1)
     with pytest.raises(ValueError, match="n_steps"):
-        integrate(lambda x, t: x, torch.zeros(1), n_steps=bad)
+        integrate(lambda y, t: y, one, one, n_steps=bad)
     with pytest.raises(ValueError, match="solver"):
-        integrate(lambda x, t: x, torch.zeros(1), n_steps=1, solver="best")
+        integrate(lambda y, t: y, one, one, n_steps=1, solver="best")
 
 
-def test_precondition_is_the_posterior_mean_of_gaussian_noise():
-    """E[x_1 - x_0 | x_t] by simulation, and the spread about it."""
+def test_normal_residuals_need_no_velocity():
+    """E[velocity | y] of independent normal residuals is zero, by simulation."""
     generator = torch.Generator().manual_seed(0)
-    variance = 0.2
-    for time in (0.1, 0.5, 0.9):
-        x_0, x_1 = torch.randn(2, 400_000, generator=generator, dtype=torch.float64)
-        x_1 = x_1 * variance**0.5
-        x_t, u = (1 - time) * x_0 + time * x_1, x_1 - x_0
-        slope = (x_t * u).mean() / (x_t**2).mean()
-        a, b = precondition(
-            torch.tensor(time, dtype=torch.float64), torch.tensor(variance)
-        )
-        assert a.item() == pytest.approx(slope.item(), abs=0.01)
-        assert b.item() == pytest.approx((u - slope * x_t).std().item(), rel=0.01)
+    x_0, residual = torch.randn(2, 400_000, generator=generator, dtype=torch.float64)
+    for theta in (0.1, 0.8, 1.5):
+        turn = torch.full_like(x_0, theta)
+        y, velocity = interpolate(x_0, residual, turn)
+        assert (y * velocity).mean().abs() < 0.01
+        assert velocity.std().item() == pytest.approx(1, rel=0.01)
 
 
 def test_flow_with_exact_velocity_gives_the_posterior():
-    """Gaussian data: the ODE of the exact velocity ends with its mean and spread."""
-    mean, spread = 1.5, 0.3
+    """An outline that is wrong by a known amount is put right by the flow."""
+    mean, spread = 1.5, 0.3  # of the residuals, which the outline says are (0, 1)
 
-    def velocity(x, t):
-        t = t[:, None]
-        total = t**2 * spread**2 + (1 - t) ** 2
-        gain = (t * spread**2 - (1 - t)) / total
-        return mean + gain * (x - t * mean)
+    def velocity(y, t):
+        theta = angle(t[:, None], torch.full_like(y, 0.2))
+        cosine, sine = theta.cos(), theta.sin()
+        total = cosine**2 + sine**2 * spread**2
+        off = y - sine * mean
+        return cosine * mean + off * sine * cosine * (spread**2 - 1) / total
 
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(50_000, 1, generator=generator, dtype=torch.float64)
-    x = integrate(velocity, x, n_steps=64)
-    assert x.mean().item() == pytest.approx(mean, abs=3 * spread / 50_000**0.5)
-    assert x.std().item() == pytest.approx(spread, rel=0.01)
+    y = torch.randn(50_000, 1, generator=generator, dtype=torch.float64)
+    y = integrate(velocity, y, torch.full_like(y, 0.2), n_steps=64)
+    assert y.mean().item() == pytest.approx(mean, abs=3 * spread / 50_000**0.5)
+    assert y.std().item() == pytest.approx(spread, rel=0.01)

@@ -32,11 +32,11 @@ def _awake(network):
     return network
 
 
-def _velocity(network, source, target, rows=3):
+def _prepared(network, source, target, rows=3):
     view = _view(source, rows)
     members = network.instrument.members(_view(target, rows, 1))
     z_instrument = network.instrument.pool(members, torch.eye(rows).bool())
-    prepared = network.prepare(
+    return network.prepare(
         network.physics(view),
         z_instrument,
         source=source.name,
@@ -44,6 +44,10 @@ def _velocity(network, source, target, rows=3):
         target=target.name,
         offset=torch.zeros(rows, 2),
     )
+
+
+def _velocity(network, source, target, rows=3):
+    prepared = _prepared(network, source, target, rows)
     size = target.stamp_size
     x = torch.randn(
         rows,
@@ -69,6 +73,7 @@ def test_every_parameter_is_used(tiny_network, surveys):
     network = _awake(tiny_network)
     loss = sum(
         _velocity(network, one, other).square().mean()
+        + _prepared(network, one, other).mean.square().mean()
         for one in surveys
         for other in surveys
     )
@@ -123,11 +128,43 @@ def test_described_conditions_are_those_of_unseen_pixels(tiny_network, surveys):
 
 
 def test_new_decoder_starts_from_the_sky(tiny_network, surveys):
-    """Untrained, the velocity is that of pure noise: nothing is painted."""
-    u = _velocity(tiny_network, *surveys)
-    assert u[-1].isfinite().all()
-    assert torch.equal(
-        tiny_network.decoder.paint["hsc"].weight.abs().max(), torch.tensor(0.0)
+    """Untrained, nothing is outlined but sky, and the flow adds nothing."""
+    prepared = _prepared(tiny_network, *surveys)
+    assert (prepared.mean == 0).all()
+    assert (prepared.variance > 0).all()
+    assert (_velocity(tiny_network, *surveys) == 0).all()
+
+
+def test_outline_has_at_least_the_noise_that_was_told(tiny_network, surveys):
+    """At a bright pixel that noise is smaller by the slope of the stretch."""
+    network = _awake(tiny_network)
+    legacy = surveys[1]
+    noise = 2.0 * torch.tensor([legacy.pixel_noise()])
+    outline = network.decoder.outline["legacy"]
+    with torch.no_grad():
+        outline.weight.zero_()
+        outline.bias.zero_()
+        # Mean of 4 and the least variance: first the C means, then the variances.
+        half = len(outline.bias) // 2
+        outline.bias[:half] = 4
+        outline.bias[half:] = -100
+        prepared = network.prepare(
+            torch.zeros(1, 16),
+            torch.zeros(1, 8),
+            source="hsc",
+            observation=torch.zeros(1, 25),
+            target="legacy",
+            offset=torch.zeros(1, 2),
+            noise=noise,
+        )
+    # Noise of twice the usual, stretched at 4 with a softening of 2: 1 / cosh(4).
+    sky = torch.asinh(torch.linspace(-6, 6, 20001) * 2 / 2).square()
+    density = torch.exp(-0.5 * torch.linspace(-6, 6, 20001).square())
+    expected = (sky * density).sum() / density.sum() / math.cosh(4) ** 2
+    least = math.exp(-12)
+    assert (prepared.mean == 4).all()
+    assert prepared.variance.flatten().tolist() == pytest.approx(
+        [expected.item() + least] * prepared.variance.numel(), rel=0.01
     )
 
 
@@ -179,8 +216,11 @@ def test_sky_variance_is_that_of_stretched_noise(tiny_network):
 
 
 def test_painted_noise_follows_the_instrument(tiny_network):
-    """Even an untrained decoder paints as much noise as the latent tells."""
+    """Where no variance is learned beyond it, noise is painted as the latent tells."""
     layer = tiny_network.instrument.reading["legacy"]
+    outline = tiny_network.decoder.outline["legacy"]
+    with torch.no_grad():
+        outline.bias[len(outline.bias) // 2 :] = -100
     x_0 = torch.randn(1, 8, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     for ratio in (0.7, 1.5):
         with torch.no_grad():
@@ -203,3 +243,25 @@ def test_painted_noise_follows_the_instrument(tiny_network):
         painted = tiny_network.stretch(pixels[0], "legacy").square().mean((0, 2, 3))
         told = tiny_network.sky_variance(torch.zeros(1, 8), "legacy")[0]
         assert painted.tolist() == pytest.approx(told.tolist(), rel=0.05)
+
+
+def test_nothing_is_painted_brighter_than_a_saturated_pixel(tiny_network, surveys):
+    """However sure the outline is of a brighter one."""
+    outline = tiny_network.decoder.outline["hsc"]
+    with torch.no_grad():
+        outline.bias[: len(outline.bias) // 2] = 15
+        pixels = tiny_network.translate(
+            torch.zeros(1, 16),
+            torch.zeros(1, 8),
+            torch.zeros(1, 1, 5, 48, 48),
+            prepare={
+                "source": "hsc",
+                "observation": torch.zeros(1, 25),
+                "target": "hsc",
+                "offset": torch.zeros(1, 2),
+            },
+            n_steps=1,
+            solver="euler",
+        )
+    level = torch.tensor(surveys[0].saturation_level())
+    torch.testing.assert_close(pixels[0, 0].amax((1, 2)), level)

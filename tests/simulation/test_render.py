@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from astro_disentangle import get_survey
+from astro_disentangle.evaluation.galsim_pairs import galsim_galaxy
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.simulation.instruments import draw_conditions
 from astro_disentangle.simulation.population import sample_galaxies
@@ -17,7 +18,6 @@ from astro_disentangle.simulation.render import (
     render,
 )
 from astro_disentangle.simulation.scene import sample_stars
-from astro_disentangle.simulation.shapes import ARM_KNOTS
 
 SURVEYS = ("hsc", "legacy")
 
@@ -60,34 +60,6 @@ def render_one(survey, source, position, conditions, flux=None):
         torch.ones(1, 1, dtype=torch.bool),
         psf_transform(survey, conditions),
     )[0]
-
-
-def galsim_galaxy(source):
-    """The same galaxy, knots and all, by GalSim."""
-    galsim = pytest.importorskip("galsim")
-    names = [f.name for f in dataclasses.fields(source) if f.name != "knots"]
-    value = {name: getattr(source, name).item() for name in names}
-    angle = value["angle"] * galsim.radians
-    bulge, disc = (
-        galsim.Sersic(
-            value[f"{part}_index"], half_light_radius=value[f"{part}_radius"]
-        ).shear(q=value[f"{part}_ratio"], beta=angle)
-        for part in ("bulge", "disc")
-    )
-    knots = [
-        weight
-        * galsim.Gaussian(sigma=sigma * value["disc_radius"]).shift(
-            x * value["disc_radius"], y * value["disc_radius"]
-        )
-        for x, y, sigma, weight in source.knots[0].tolist()
-        if weight
-    ]
-    arms, bar = (
-        galsim.Add(k).rotate(angle) for k in (knots[:ARM_KNOTS], knots[ARM_KNOTS:])
-    )
-    share, arm, beam = (value[f"{x}_fraction"] for x in ("bulge", "arm", "bar"))
-    smooth = (1 - arm - beam) * disc + arm * arms + beam * bar
-    return share * bulge + (1 - share) * smooth
 
 
 def galsim_psf(conditions, band):

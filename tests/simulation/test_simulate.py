@@ -13,7 +13,6 @@ from astro_disentangle.keys import torch_generator
 from astro_disentangle.simulation import simulate
 from astro_disentangle.simulation.instruments import (
     draw_conditions,
-    saturation_level,
     sky_level,
 )
 from astro_disentangle.simulation.noise import (
@@ -237,7 +236,7 @@ def test_magnitudes_can_be_asked_for():
 def test_bright_stars_saturate_and_lend_their_halo():
     hsc = get_survey("hsc")
     star = torch.zeros(1, 5, 48, 48)
-    star[..., 20, 30] = 1.01 * saturation_level(hsc)[:, None].T
+    star[..., 20, 30] = 1.01 * torch.tensor(hsc.saturation_level())[None]
     assert saturated(hsc, star).sum() == 5 * 9
     affine = torch.tensor([[[1 / 0.168, 0, 23.5], [0, 1 / 0.168, 23.5]]])
     light = halo_light(hsc, affine, torch.tensor([[0.0, 20.0, 10.0]]))[0, 0]

@@ -20,6 +20,7 @@ from astro_disentangle.training.source import SimulatedSource
 
 TERMS = (
     "flow",
+    "outline",
     "agree_physics",
     "agree_instrument",
     "reading",
@@ -53,6 +54,7 @@ def test_the_target_is_never_encoded(tiny_network, step):
     """
     network = tiny_network
     objective = Objective(
+        outline=0,
         agree_physics=0,
         agree_instrument=0,
         reading=0,
@@ -229,3 +231,104 @@ def test_measured_fluxes_and_moments(surveys):
     assert (cross[0].abs() < 1e-3).all()
     assert (cross[1] > 1).all()
     assert (plus[1].abs() < 1e-3).all()
+
+
+def _loss_of(network, step, *names, **settings):
+    """Gradients of some terms with respect to the outline's layer and the flow's."""
+    off = dict.fromkeys(TERMS, 0.0)
+    objective = Objective(**{**off, **dict.fromkeys(names, 1.0), **settings})
+    network.zero_grad()
+    objective(network, step, seed=0)[0].backward()
+    decoder = network.decoder
+
+    def moved(layers):
+        gradients = [layer.weight.grad for layer in layers.values()]
+        return any(g is not None and bool(g.abs().max() > 0) for g in gradients)
+
+    return moved(decoder.outline), moved(decoder.paint)
+
+
+def test_outline_is_learned_from_its_own_term_alone(tiny_network, step):
+    """The flow takes the outline as given: it could widen it to please itself."""
+    assert _loss_of(tiny_network, step, "flow") == (False, True)
+    assert _loss_of(tiny_network, step, "outline") == (True, False)
+
+
+def test_outline_term_is_the_normal_density(tiny_network, step):
+    """Of the new network, whose outline is an empty sky of known variance."""
+    with torch.no_grad():
+        for layer in tiny_network.instrument.reading.values():
+            layer.weight.zero_()
+    objective = Objective(centre=0, described=0)
+    told = objective(tiny_network, step, seed=0)[1]["outline"].item()
+    expected = []
+    for name, batch in step.batches.items():
+        pixels, good, _ = batch.stamp()
+        x = tiny_network.stretch(pixels, name)
+        with torch.no_grad():
+            variance = tiny_network.sky_variance(torch.zeros(1, 8), name)
+        variance = variance[:, :, None, None] + math.exp(-4)
+        density = torch.distributions.Normal(0.0, variance.sqrt())
+        constant = 0.5 * math.log(2 * math.pi)
+        term = -density.log_prob(x) - constant
+        expected.append((term * good).sum() / good.sum())
+    assert told == pytest.approx(sum(expected).item() / 2, rel=1e-4)
+
+
+def test_published_flow_is_that_of_stretched_pixels(tiny_network, step):
+    """Of a decoder that says nothing, the error is that of the straight path."""
+    hsc = step.batches["hsc"]
+    pixels, good, _ = hsc.stamp()
+    rows = len(pixels)
+    settings = {**dict.fromkeys(TERMS, 0.0), "flow": 1.0, "scaled": False, "centre": 0}
+    objective = Objective(**settings)
+    generator = torch.Generator().manual_seed(3)
+    z, z_instrument = torch.zeros(rows, 16), torch.zeros(rows, 8)
+    source = tiny_network.view(step.batches["legacy"])
+    flow, _ = objective._painting_errors(
+        tiny_network, hsc, z, source, z_instrument, generator
+    )
+    generator.manual_seed(3)
+    x_1 = tiny_network.stretch(pixels, "hsc")
+    x_0 = torch.randn(x_1.shape, generator=generator)
+    order = torch.randperm(rows, generator=generator)
+    t = (order + torch.rand(rows, generator=generator)) / rows
+    t = t[:, None, None, None]
+    v = tiny_network.sky_variance(z_instrument, "hsc")[:, :, None, None] + math.exp(-4)
+    # E[x_1 - x_0 | x_t] of pure noise of variance v.
+    x_t = (1 - t) * x_0 + t * x_1
+    told = (t * v - (1 - t)) / (t**2 * v + (1 - t) ** 2) * x_t
+    error = (told - (x_1 - x_0)).square()
+    expected = (error * good).sum() / good.sum()
+    assert flow.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_galaxies_meet_among_other_neighbours(tiny_network, surveys):
+    """From the step that is asked for, and only the contrast looks at it."""
+    source = SimulatedSource(
+        surveys, n_groups=2, group_size=4, seed=1, elsewhere_from=2, revisit_every=0
+    )
+    assert source(1).elsewhere is None
+    step = source(2)
+    own = step.batches[step.elsewhere.survey.name]
+    assert torch.equal(step.elsewhere.psf_fwhm, own.psf_fwhm)
+    assert not torch.equal(step.elsewhere.pixels, own.pixels)
+    assert {source(n).elsewhere.survey.name for n in (2, 3)} == {"hsc", "legacy"}
+
+    recipe, alone = RECIPES["default"], dataclasses.replace(step, elsewhere=None)
+    with_it, without = (recipe(tiny_network, part, seed=0)[1] for part in (step, alone))
+    different = {name for name in TERMS if with_it[name] != without[name]}
+    assert different == {"contrast"}
+
+
+def test_the_galaxy_itself_is_the_same_elsewhere(surveys):
+    """What differs between the two views is not in the middle."""
+    source = SimulatedSource(surveys, seed=3, elsewhere_from=0, revisit_every=0)
+    step = source(0)
+    own = step.batches[step.elsewhere.survey.name]
+    noise = own.noise[:, :, None, None]
+    apart = ((step.elsewhere.pixels - own.pixels) / noise).nanmedian(1).values.abs()
+    middle = apart.shape[-1] // 2
+    inner = apart[:, middle - 2 : middle + 2, middle - 2 : middle + 2].mean((1, 2))
+    assert inner.median() < 0.5
+    assert (apart.flatten(1).amax(1) > 3).float().mean() > 0.5

@@ -1,0 +1,229 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""The scoreboard on networks and images of which the answer is known."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from astropy.table import QTable
+
+from astro_disentangle import Disentangler, PairedCutouts, simulate_pairs
+from astro_disentangle.cli import main
+from astro_disentangle.evaluation.baselines import match_psf, measured_catalog
+from astro_disentangle.evaluation.figures import plot_leakage, plot_retention
+from astro_disentangle.evaluation.photometry import aperture_sums
+from astro_disentangle.evaluation.probes import probe_r2
+from astro_disentangle.evaluation.scoreboard import known_of, scoreboard
+from astro_disentangle.evaluation.views import Views, score_views
+from astro_disentangle.quality import CutoutError, SurveyMismatchError
+
+FEW = {"n_views": 16, "n_samples": 4, "n_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return simulate_pairs(64, random_state=11)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Disentangler.load()
+
+
+def _value(table, group, measure, where):
+    row = table[
+        (table["group"] == group)
+        & (table["measure"] == measure)
+        & (table["where"] == where)
+    ]
+    assert len(row) == 1
+    return row[0]
+
+
+class _Painted(Views):
+    """Views with samples of our own making."""
+
+    def __init__(self, pairs, samples, source="hsc", target="legacy"):
+        self.source, self.target = source, target
+        self.batch = pairs.batch(target)
+        self.pixels, self.good, self.offset = self.batch.stamp()
+        self.samples = samples.numpy()
+
+
+def _perfect(pairs, count, generator, width=1.0):
+    """Noiseless truth plus fresh noise of the right size."""
+    truth, noise = pairs.noiseless["legacy"], pairs.batch("legacy").noise
+    shape = (len(truth), count, *truth.shape[1:])
+    drawn = torch.randn(shape, generator=generator) * noise[:, None, :, None, None]
+    return truth[:, None] + width * drawn.nan_to_num(0.0)
+
+
+def test_perfect_views_score_as_perfect(pairs):
+    """White noise about the truth, against images with white noise about the truth."""
+    generator = torch.Generator().manual_seed(0)
+    observed = _perfect(pairs, 1, generator)[:, 0]
+    views = _Painted(pairs, _perfect(pairs, 32, generator))
+    views.pixels = observed
+    rows, _ = score_views(views, pairs, views)
+    scores = {(r.group, r.measure): r for r in rows}
+    error = scores["error", "RMS of mean - truth over noise"].value
+    assert error == pytest.approx(32**-0.5, rel=0.02)
+    for part in ("galaxies", "sky"):
+        width = scores["calibration", f"width of pixel z, {part}"]
+        assert width.value == pytest.approx(1, abs=0.02)
+    coverage = scores["calibration", "coverage of 2 arcsec flux, 68%"]
+    assert coverage.value == pytest.approx(0.68, abs=0.12)
+    for band in "gr":
+        flux = scores["flux", f"2 arcsec flux {band}, S/N >= 20: sum"]
+        assert flux.value == pytest.approx(0, abs=0.005)
+    for name in ("low", "middle", "Nyquist"):
+        power = scores["power", f"sample over observed, {name} frequencies"]
+        assert power.value == pytest.approx(1, abs=0.05)
+
+
+def test_faults_of_views_are_seen(pairs):
+    """Too bright, too sure, too smooth: each in its own row."""
+    generator = torch.Generator().manual_seed(0)
+    observed = _perfect(pairs, 1, generator)[:, 0]
+
+    def scores(samples):
+        views = _Painted(pairs, samples)
+        views.pixels = observed
+        rows, _ = score_views(views, pairs, views)
+        return {(r.group, r.measure): r.value for r in rows}
+
+    bright = scores(1.1 * _perfect(pairs, 16, generator))
+    flux = bright["flux", "2 arcsec flux r, S/N >= 20: sum"]
+    assert flux == pytest.approx(0.1, abs=0.01)
+    sure = scores(_perfect(pairs, 16, generator, width=0.5))
+    width = sure["calibration", "width of pixel z, sky"]
+    assert width == pytest.approx(2, abs=0.15)
+    assert sure["calibration", "coverage of 2 arcsec flux, 68%"] < 0.5
+    smooth = scores(_perfect(pairs, 16, generator, width=0.1))
+    assert smooth["power", "sample over observed, Nyquist frequencies"] < 0.3
+
+
+def test_known_of_leaves_stars_and_words_out():
+    pairs = simulate_pairs(80, random_state=2)
+    labels, conditions, star = known_of(pairs)
+    assert star.any()
+    assert set(labels) >= {"redshift", "log_mass", "magnitude", "log_size"}
+    assert all(np.isnan(value[star]).all() for value in labels.values())
+    assert conditions["hsc", "psf_fwhm"].shape == (80, 5)
+    table = QTable({"z": np.arange(80.0), "name": ["a"] * 80})
+    assert list(known_of(pairs.labelled(table))[0]) == ["z"]
+
+
+def test_labels_are_joined_by_name(pairs):
+    names = pairs.object_id[::-1]
+    table = QTable({"object_id": names, "row": np.arange(64.0)[::-1]})
+    np.testing.assert_array_equal(pairs.labelled(table).truth["row"], np.arange(64.0))
+    with pytest.raises(CutoutError, match="object_id"):
+        pairs.labelled(table[1:])
+    with pytest.raises(CutoutError, match="64 pairs"):
+        pairs.labelled(QTable({"row": [1.0]}))
+
+
+def test_report_of_real_pairs_without_truth(model, pairs):
+    """Rows that need a truth are missing, the others are there."""
+    bare = PairedCutouts({name: pairs.batch(name) for name in pairs.surveys})
+    table = model.report(bare, **FEW, baselines=False)
+    assert not set(table["group"]) & {"retention", "transfer", "stars", "instrument"}
+    assert {"leakage", "alignment", "flux", "error"} <= set(table["group"])
+    assert all("truth" not in text for text in table["measure"])
+    assert np.isfinite(table["value"]).all()
+
+
+def test_report_with_everything(model, pairs, tmp_path):
+    other = simulate_pairs(64, random_state=11, neighbours=1)
+    table = model.report(pairs, other=other, directory=tmp_path, **FEW)
+    inside = (table["low"] <= table["value"]) & (table["value"] <= table["high"])
+    assert inside.mean() > 0.9
+    # The trained model must beat the untrained one where it was trained to.
+    error = _value(table, "error", "RMS of mean - truth over noise", "hsc->legacy")
+    assert error["value"] < error["untrained"]
+    recall = _value(table, "alignment", "recall@10", "hsc->legacy")
+    assert recall["value"] > recall["untrained"] + 0.2
+    shuffled = _value(table, "control", "recall@1, shuffled pairs", "hsc->legacy")
+    assert shuffled["value"] < 0.1
+    written = QTable.read(tmp_path / "scores.ecsv")
+    np.testing.assert_array_equal(written["value"], table["value"])
+    rows = json.loads((tmp_path / "scores.json").read_text())
+    assert len(rows) == len(table)
+    for name in ("retention", "leakage", "latents", "hsc_as_legacy", "legacy_as_hsc"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+def test_report_says_what_is_wrong(model, pairs):
+    with pytest.raises(CutoutError, match="at least 16"):
+        model.report(pairs[:8])
+    with pytest.raises(CutoutError, match="'other'"):
+        model.report(pairs, other=pairs[:32])
+    kids = simulate_pairs(16, surveys=("kids", "sdss"), random_state=1)
+    with pytest.raises(SurveyMismatchError, match="'pairs'"):
+        model.report(kids)
+
+
+def test_same_report_twice(model, pairs):
+    one, two = (
+        scoreboard(model.network_, pairs, **FEW, baselines=False) for _ in range(2)
+    )
+    np.testing.assert_array_equal(one["value"], two["value"])
+
+
+def test_command(tmp_path, capsys):
+    arguments = ["report", "--simulated", "32", "--views", "8", "--samples", "4"]
+    arguments += ["--steps", "1", "--no-baselines", "--output", str(tmp_path)]
+    assert not main(arguments)
+    assert "recall@1" in capsys.readouterr().out
+    assert (tmp_path / "scores.ecsv").exists()
+
+
+def test_aperture_photometry_reads_magnitudes():
+    pairs = simulate_pairs(400, random_state=4)
+    labels, _, star = known_of(pairs)
+    catalog = measured_catalog(pairs.batch("hsc"))[~star]
+    assert catalog.shape[1] == 32
+    assert probe_r2(catalog, labels["magnitude"][~star], probe="trees") > 0.8
+
+
+def test_matched_image_has_the_profile_of_the_target():
+    """Downwards, against the noiseless image of the other survey.
+
+    The two r filters differ, and with them the flux of a red galaxy, by a tenth:
+    profiles are compared, each over the light within 2 arcsec. The index of a Moffat
+    profile scatters, and the baseline knows its mean: 2%.
+    """
+    pairs = simulate_pairs(48, random_state=6, neighbours=None)
+    hsc, legacy = (pairs.batch(name) for name in ("hsc", "legacy"))
+    widths = [pairs.truth[f"psf_fwhm_{name}"].value for name in pairs.surveys]
+    truth = pairs.noiseless["legacy"].numpy()
+    bright = np.asarray(pairs.truth["magnitude"].value) < 21
+    offset, red = legacy.stamp()[2], 1
+
+    def share(images):
+        inner, outer = (
+            aperture_sums(images, legacy.survey, offset, radius)[:, red]
+            for radius in (0.6, 2.0)
+        )
+        return inner / outer
+
+    matched = match_psf(hsc, legacy, *widths).numpy()
+    known = bright & np.isfinite(share(matched))
+    assert known.sum() >= 8
+    assert np.median(share(matched)[known] / share(truth)[known]) == pytest.approx(
+        1, abs=0.02
+    )
+    unmatched = match_psf(hsc, legacy, widths[0], 1.001 * widths[0][:, :4]).numpy()
+    assert np.median(share(unmatched)[known] / share(truth)[known]) > 1.1
+    own = aperture_sums(hsc.stamp()[0].numpy(), hsc.survey, hsc.stamp()[2], 2.0)
+    moved = aperture_sums(matched, legacy.survey, offset, 2.0)
+    ratio = moved[known, red] / own[known, red]
+    assert np.median(ratio) == pytest.approx(1, abs=0.05)
+
+
+def test_figures_of_tables_without_their_rows():
+    empty = QTable({"group": ["flux"], "measure": ["x"]})
+    assert plot_retention(empty) is None
+    assert plot_leakage(empty) is None
