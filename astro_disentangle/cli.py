@@ -179,6 +179,12 @@ def _report_parser(commands):
         "--simulated", type=int, metavar="N", help="score on N simulated pairs"
     )
     data.add_argument("--pairs", metavar="PATH", help="score on these, as for fit")
+    data.add_argument(
+        "--test-set",
+        metavar="FILE",
+        help="score on pairs that GalSim rendered, as "
+        "astro_disentangle.evaluation.galsim_pairs writes them",
+    )
     report.add_argument(
         "--labels",
         metavar="TABLE",
@@ -376,12 +382,15 @@ def _fit(options):
 def _report(options):
     from astro_disentangle.data.pairs import PairedCutouts
     from astro_disentangle.disentangler import Disentangler
-    from astro_disentangle.simulation.pairs import simulate_pairs
+    from astro_disentangle.evaluation.galsim_pairs import load_pairs
+    from astro_disentangle.simulation.pairs import as_pairs, simulate_pairs
 
     model = Disentangler.load(options.weights, device=options.device)
     surveys, other = tuple(model.network_.surveys), None
-    if options.simulated is None:
+    if options.pairs is not None:
         pairs = PairedCutouts.from_folder(options.pairs, surveys=surveys)
+    elif options.test_set is not None:
+        pairs = as_pairs(load_pairs(options.test_set), name="galsim")
     else:
         pairs, other = (
             simulate_pairs(

@@ -697,7 +697,8 @@ class Disentangler(Estimator):
         pairs : `PairedCutouts`
             The pairs, of the model's two surveys.
         validation : `PairedCutouts`, optional
-            Pairs on which the flow loss is measured as training goes on.
+            Pairs on which the loss of the painted images is measured as training
+            goes on.
         resume : str, `~pathlib.Path` or bool, optional
             Folder of an interrupted run to go on with; True for ``directory``.
 
@@ -848,7 +849,7 @@ class Disentangler(Estimator):
         >>> pairs = simulate_pairs(48, random_state=1)
         >>> table = model.report(pairs, n_views=8, n_samples=4, n_steps=1,
         ...                      baselines=False)
-        >>> sorted(set(table["group"]))[:3]
+        >>> sorted(set(table["group"].tolist()))[:3]
         ['alignment', 'calibration', 'control']
         """
         from astro_disentangle.evaluation.report import write_report
@@ -889,8 +890,12 @@ class Disentangler(Estimator):
             raise SurveyMismatchError(
                 f"'surveys' must be two surveys; got {len(surveys)}."
             )
-        config = NetworkConfig(**(self.network or {}))
         loaded = getattr(self, "loaded_", False)
+        sizes = self.network or {}
+        if not loaded:
+            # The published objective is one of stretched pixels.
+            sizes = {"outlined": self.recipe != "counterfactual", **sizes}
+        config = NetworkConfig(**sizes)
         if loaded:
             # What is usual in a survey is what it was when the model learned.
             surveys = tuple(self._survey(survey) for survey in surveys)

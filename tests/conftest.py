@@ -67,3 +67,11 @@ def real_data():
     if not folder or not Path(folder).is_dir():
         pytest.skip("ASTRO_DISENTANGLE_REAL_DATA names no folder of real images")
     return Path(folder)
+
+
+@pytest.fixture
+def published_network(surveys):
+    """The same without an outline, as ``recipe="counterfactual"`` has it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return Network(surveys, NetworkConfig(**TINY, outlined=False)).eval()

@@ -310,8 +310,10 @@ def test_any_wcs(model, on_sky, angle, parity, scale, n_samples):
         assert u.allclose(here["flux_err"], there["flux_err"], rtol=0.1)
         assert view.samples.shape == (3, 4, 90, 130)
     width = measure_fwhm(view.psf, scale), measure_fwhm(native.psf, 0.262)
-    # A pixel of half an arcsec is part of what is seen of the PSF.
-    assert np.allclose(*width, rtol=0.02 if scale < 0.4 else 0.08)
+    # Resampling, and a pixel of half an arcsec, are part of what is seen of the PSF:
+    # squares of widths add.
+    added = np.square(width[0]) - np.square(width[1])
+    assert (added > 0).all() and (added < (0.23 if scale < 0.4 else 0.47) ** 2).all()
     assert view.meta["PIXSCALE"] == pytest.approx(scale)
 
 

@@ -47,6 +47,8 @@ _AIMS = {
     r"stars: FWHM": "+- 0.03",
 }
 _CONDITIONS = ("psf_fwhm", "depth")
+#: Views that are painted with the wrong donors too.
+_CONTROLS = 64
 _LOGARITHMS = {"r_half": "log_size"}
 
 
@@ -208,8 +210,8 @@ def _score_views(network, pairs, options):
     a, b = pairs.surveys
     for source, target in ((a, b), (b, a)):
         views = Views(network, pairs, source, target, **options)
-        few = {**options, "n_samples": min(4, options["n_samples"])}
-        wrong = Views(network, pairs, source, target, wrong=True, **few)
+        few = pairs[:_CONTROLS]
+        wrong = Views(network, few, source, target, wrong=True, **options)
         found, baseline = score_views(views, pairs, wrong)
         rows += found
         matching |= baseline

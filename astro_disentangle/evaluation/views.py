@@ -113,7 +113,7 @@ class Views:
         return self.samples.mean(1)
 
 
-def score_views(views, pairs, wrong):
+def score_views(views, pairs, wrong=None):
     """
     All scores of the views of one direction.
 
@@ -123,8 +123,8 @@ def score_views(views, pairs, wrong):
         Of N pairs.
     pairs : `~astro_disentangle.PairedCutouts`
         The pairs; with their noiseless images where these are known.
-    wrong : `Views`
-        The same with the wrong donors, as a control.
+    wrong : `Views`, optional
+        Of the first of them, with the wrong donors, as a control.
 
     Returns
     -------
@@ -133,100 +133,116 @@ def score_views(views, pairs, wrong):
     baselines : dict of (str, str, str) to float
         Scores of PSF matching by group, measure and direction.
     """
-    survey, direction = views.batch.survey, f"{views.source}->{views.target}"
-    signal = source_signal(pairs.batch(views.source))
-    pixels, good = views.pixels.numpy(), views.good.numpy()
-    noise = views.batch.noise.numpy()[:, :, None, None]
+    direction = f"{views.source}->{views.target}"
     known = pairs.noiseless is not None
-    truth = pairs.noiseless[views.target].numpy() if known else pixels
-    name = "truth" if known else "observed"
-    rows, baselines = [], {}
-
-    def add(group, measure, statistic, *parts, clusters=None):
-        found = bootstrap(statistic, *parts, groups=clusters)
-        rows.append(Score(group, measure, direction, *found))
-
-    chosen = good & np.isfinite(noise)
-    errors = {
-        f"RMS of mean - {name} over noise": ("error", views.mean),
-        f"RMS of mean - {name} over noise, wrong donors": ("control", wrong.mean),
-        f"RMS of {name} over noise, blank": ("control", 0 * views.mean),
-    }
-    for measure, (group, image) in errors.items():
-        add(group, measure, _rms, *_squares(image - truth, noise, chosen))
+    truth = pairs.noiseless[views.target] if known else views.pixels
+    truth, name = truth.numpy(), "truth" if known else "observed"
+    noise = views.batch.noise.numpy()[:, :, None, None]
+    chosen = views.good.numpy() & np.isfinite(noise)
     matched = _matched(pairs, views)
+    baselines = {}
+    found = _errors(views, truth, name, noise, chosen, wrong)
     if matched is not None:
-        both = chosen & np.isfinite(matched)
-        add(
-            "error",
-            f"RMS of mean - {name}, where PSF matching can be",
-            _rms,
-            *_squares(views.mean - truth, noise, both),
-        )
-        squares = _squares(np.nan_to_num(matched) - truth, noise, both)
-        key = ("error", f"RMS of mean - {name}, where PSF matching can be", direction)
-        baselines[key] = _rms(*squares)
-
-    predicted = aperture_sums(views.mean, survey, views.offset)
-    true = aperture_sums(truth, survey, views.offset)
-    draws = _sample_sums(views.samples, survey, views.offset)
-    other = None if matched is None else aperture_sums(matched, survey, views.offset)
-    for band, letter in enumerate(survey.bands):
-        bright = (signal >= 20) & views.batch.present[:, band].numpy()
-        if bright.sum() < 10:
-            continue
-        ours, right = predicted[bright, band], true[bright, band]
-        measure = f"2 arcsec flux {letter}, S/N >= 20"
-        add("flux", f"{measure}: sum", flux_bias, ours, right)
-        add("flux", f"{measure}: median", _median_bias, ours, right)
-        add("flux", f"{measure}: scatter", _scatter, ours, right)
-        if other is not None and np.isfinite(other[bright, band]).any():
-            fine = np.isfinite(other[bright, band])
-            for kind, statistic in _FLUX.items():
-                key = ("flux", f"{measure}: {kind}", direction)
-                baselines[key] = statistic(other[bright, band][fine], right[fine])
-    rows += _calibration(views, truth, draws, chosen, direction)
-    rows += _power(views, direction)
+        found += _matched_errors(views, truth, name, noise, matched, chosen, baselines)
+    signal = source_signal(pairs.batch(views.source))
+    found += _fluxes(views, truth, signal, matched, baselines)
+    found += _calibration(views, truth, noise, chosen)
+    found += _power(views)
+    rows = [Score(group, measure, direction, *score) for group, measure, score in found]
+    baselines = {(*key, direction): value for key, value in baselines.items()}
     return rows, baselines
 
 
-def _calibration(views, truth, draws, chosen, direction):
+def _errors(views, truth, name, noise, chosen, wrong):
+    """Error of the mean, beside a blank image and the wrong donors."""
+    found = []
+    images = {
+        f"RMS of mean - {name} over noise": ("error", views.mean),
+        f"RMS of {name} over noise, blank": ("control", 0 * views.mean),
+    }
+    for measure, (group, image) in images.items():
+        squares = _squares(image - truth, noise, chosen)
+        found.append((group, measure, bootstrap(_rms, *squares)))
+        # A few bright neighbours are most of that.
+        middle = bootstrap(_median_rms, *squares)
+        found.append((group, f"{measure}, median galaxy", middle))
+    if wrong is not None:
+        few = slice(0, len(wrong.mean))
+        sides = (
+            _squares(image[few] - truth[few], noise[few], chosen[few])[0]
+            for image in (wrong.mean, views.mean)
+        )
+        measure = "error of wrong donors over that of right ones"
+        found.append(("control", measure, bootstrap(_excess, *sides)))
+    return found
+
+
+def _matched_errors(views, truth, name, noise, matched, chosen, baselines):
+    """The same where PSF matching has a result to compare with."""
+    both = chosen & np.isfinite(matched)
+    ours = _squares(views.mean - truth, noise, both)
+    theirs = _squares(np.nan_to_num(matched) - truth, noise, both)
+    found, measure = [], f"RMS of mean - {name}, where PSF matching can be"
+    for label, statistic in (("", _rms), (", median galaxy", _median_rms)):
+        found.append(("error", measure + label, bootstrap(statistic, *ours)))
+        baselines["error", measure + label] = statistic(*theirs)
+    return found
+
+
+def _fluxes(views, truth, signal, matched, baselines):
+    """Aperture fluxes of bright sources in each band."""
+    survey, found = views.batch.survey, []
+    predicted, true = (
+        aperture_sums(images, survey, views.offset) for images in (views.mean, truth)
+    )
+    other = np.full_like(true, np.nan)
+    if matched is not None:
+        other = aperture_sums(matched, survey, views.offset)
+    present = views.batch.present.numpy()
+    for band, letter in enumerate(survey.bands):
+        bright = (signal >= 20) & present[:, band]
+        if bright.sum() < 10:
+            continue
+        fine = bright & np.isfinite(other[:, band])
+        for kind, statistic in _FLUX.items():
+            measure = f"2 arcsec flux {letter}, S/N >= 20: {kind}"
+            score = bootstrap(statistic, predicted[bright, band], true[bright, band])
+            found.append(("flux", measure, score))
+            if fine.any():
+                baselines["flux", measure] = statistic(
+                    other[fine, band], true[fine, band]
+                )
+    return found
+
+
+def _calibration(views, truth, noise, chosen):
     """Widths of pixel z-scores and coverage of aperture fluxes."""
-    rows, survey = [], views.batch.survey
+    found, survey = [], views.batch.survey
     count = views.samples.shape[1]
     if count < 4:
-        return rows
+        return found
     spread = views.samples.std(1, ddof=1)
     # Mean and variance of S normal samples: z has this width when all is right.
     expected = np.sqrt((1 + 1 / count) * (count - 1) / (count - 3))
-    z = (views.pixels.numpy() - views.mean) / np.maximum(spread, 1e-9) / expected
-    noise = views.batch.noise.numpy()[:, :, None, None]
+    pixels = views.pixels.numpy()
+    z = (pixels - views.mean) / np.maximum(spread, 1e-9) / expected
     lit = truth > noise
     for name, part in (("galaxies", chosen & lit), ("sky", chosen & ~lit)):
-        moments = _squares(z, 1.0, part)
-        rows.append(
-            Score(
-                "calibration",
-                f"width of pixel z, {name}",
-                direction,
-                *bootstrap(_rms, *moments),
-            )
-        )
-    observed = aperture_sums(views.pixels.numpy(), survey, views.offset)
-    whole = views.good.all(-1).all(-1).numpy() & views.batch.present.numpy()
-    below = (draws < observed[:, None]).sum(1)
-    rank = (below + 0.5) / (count + 1)
+        width = bootstrap(_rms, *_squares(z, 1.0, part))
+        found.append(("calibration", f"width of pixel z, {name}", width))
+    observed = aperture_sums(pixels, survey, views.offset)
+    whole = (views.good.all(-1).all(-1) & views.batch.present).numpy()
+    draws = _sample_sums(views.samples, survey, views.offset)
+    rank = ((draws < observed[:, None]).sum(1) + 0.5) / (count + 1)
     for share in _SHARES:
         inside = np.abs(rank - 0.5) < share / 2
-        per_galaxy = (inside & whole).sum(1), whole.sum(1)
+        score = bootstrap(_ratio, (inside & whole).sum(1), whole.sum(1))
         measure = f"coverage of 2 arcsec flux, {share:.0%}"
-        rows.append(
-            Score("calibration", measure, direction, *bootstrap(_ratio, *per_galaxy))
-        )
-    return rows
+        found.append(("calibration", measure, score))
+    return found
 
 
-def _power(views, direction):
+def _power(views):
     """Power of one sample over that of the observed image, in three ranges."""
     whole = (views.good.all(-1).all(-1) & views.batch.present).numpy()
     noise = views.batch.noise.numpy()
@@ -239,14 +255,12 @@ def _power(views, direction):
         radial_power(np.arcsinh(images[usable] / scale))
         for images in (views.samples[:, 0], views.pixels.numpy())
     )
-    row = np.nonzero(usable)[0]
-    rows = []
+    galaxy, found = np.nonzero(usable)[0], []
     for name, rings in (("low", (0, 3)), ("middle", (3, 6)), ("Nyquist", (6, 8))):
         parts = ours[:, slice(*rings)].mean(1), theirs[:, slice(*rings)].mean(1)
-        found = bootstrap(_ratio, *parts, groups=row)
-        measure = f"sample over observed, {name} frequencies"
-        rows.append(Score("power", measure, direction, *found))
-    return rows
+        score = bootstrap(_ratio, *parts, groups=galaxy)
+        found.append(("power", f"sample over observed, {name} frequencies", score))
+    return found
 
 
 def _matched(pairs, views):
@@ -288,6 +302,15 @@ def _squares(values, scale, chosen):
 
 def _rms(squares, counts):
     return float(np.sqrt(squares.sum() / max(counts.sum(), 1)))
+
+
+def _median_rms(squares, counts):
+    seen = counts > 0
+    return float(np.median(np.sqrt(squares[seen] / counts[seen])))
+
+
+def _excess(wrong, right):
+    return float(np.median(np.sqrt(wrong / np.maximum(right, 1e-30))))
 
 
 def _ratio(part, whole):

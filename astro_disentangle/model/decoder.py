@@ -3,16 +3,31 @@ r"""The decoder: an outline of the image, and the flow of what it leaves open.
 
 What depends only on the galaxy and the conditions is computed once
 (`Decoder.prepare`): a conditioning vector; a canvas, feature maps of 16 and 8
-patches on a side that hold what is to be painted where; and, painted from the
-canvas, the outline: mean and variance of every stretched pixel of the target,
+patches on a side that hold what is to be painted where; and, painted from the canvas,
+the outline of the target. Each evaluation then reads the state of the flow
+(`astro_disentangle.model.flow`) in patches of the target survey and returns its
+velocity, which is zero for what the outline has already said.
 
-.. math:: v = \frac{v_\mathrm{sky}}{\cosh^2 m} + v_\mathrm{galaxy} .
+The outline (`Outline`) gives every pixel of flux :math:`f` a mean :math:`\mu` and a
+variance :math:`V`, in units of the softening of the stretch:
 
-The first part is the variance of the sky noise which the instrument latent tells
-for each band, at the slope that the arcsinh stretch has there: depth is painted as
-asked, and a learned variance only adds to it. Each evaluation then reads the state
-of the flow (`astro_disentangle.model.flow`) in patches of the target survey and
-returns its velocity, which is zero for what the outline has already said.
+.. math:: \mu = \sinh h , \qquad
+   V = V_\mathrm{sky} + e^{q} \cosh^2 h .
+
+:math:`h` and :math:`q` are painted. :math:`V_\mathrm{sky}` is the noise that the
+instrument latent tells for each band, so that depth is painted as asked and a learned
+variance only adds to it; :math:`e^q` is the square of a relative error. What the
+outline leaves open is the residual
+
+.. math:: r = \frac{\cosh h}{\sqrt{V}}\,\varphi(w) , \qquad
+   w = \frac{f - \mu}{\cosh h} , \qquad
+   \varphi(w) = \begin{cases} w & |w| \le L \\
+   \pm L (1 + \ln(|w| / L)) & \text{beyond,} \end{cases} \qquad
+   L = 2 + 4 \frac{\sqrt{V_\mathrm{sky}}}{\cosh h} .
+
+Linear in the flux, it is normal where the noise is, and :math:`\mu` is the mean flux,
+free of the bias that a mean of stretched pixels has. The logarithm tames sources that
+nothing foretold.
 """
 
 from dataclasses import dataclass
@@ -23,12 +38,129 @@ from torch.nn import functional
 
 from astro_disentangle.model.blocks import ResidualBlock, TimeEmbedding
 
-__all__ = ["PATCHES", "Decoder", "Prepared"]
+__all__ = ["PATCHES", "Decoder", "EmptyOutline", "Outline", "Prepared"]
 
 #: Patches on a side of a stamp, for every survey.
 PATCHES = 16
-#: Logarithm of the learned variance before it is learned, and how far it may go.
+#: Logarithm of the learned relative variance at first, and how far it may go.
 _LOG_VARIANCE, _LOG_RANGE = -4.0, 8.0
+#: Deviation beyond which the residual is logarithmic: of cosh(h), and of the noise.
+_LINEAR, _SIGMAS = 2.0, 4.0
+
+
+@dataclass(frozen=True)
+class Outline:
+    """
+    What is said of the target's pixels before the flow starts.
+
+    Parameters
+    ----------
+    h, log_variance : `torch.Tensor`
+        Shape (B, C, N, N), float32: stretched mean flux, and logarithm ``q`` of the
+        learned relative variance.
+    sky : `torch.Tensor`
+        Shape (B, C, 1, 1), variance of the noise in units of the softening squared.
+    """
+
+    h: torch.Tensor
+    log_variance: torch.Tensor
+    sky: torch.Tensor
+
+    @property
+    def pace(self):
+        """Variance that sets how the path turns, (1,)."""
+        return self.h.new_ones(1)
+
+    def repeat(self, count):
+        """Every row ``count`` times, one after the other."""
+        rows = (self.h, self.log_variance, self.sky)
+        return Outline(*(r.repeat_interleave(count, 0) for r in rows))
+
+    def detach(self):
+        """The same numbers, to be learned from no more."""
+        return Outline(self.h.detach(), self.log_variance.detach(), self.sky.detach())
+
+    def residual(self, x):
+        """Residuals of stretched pixels."""
+        return _compressed(self._deviation(x), self._linear) / self._width
+
+    def pixels(self, residual):
+        """Stretched pixels of residuals."""
+        deviation = _expanded(residual * self._width, self._linear)
+        return torch.asinh(self.h.sinh() + self.h.cosh() * deviation)
+
+    def surprise(self, x):
+        """Negative logarithm of the density of the fluxes, up to a constant."""
+        w = self._deviation(x)
+        bent = (w.abs() / self._linear).clamp(min=1).log()
+        residual = _compressed(w, self._linear) / self._width
+        return residual.square() / 2 + self._width.log() + bent + self.h.cosh().log()
+
+    def _deviation(self, x):
+        return (x.sinh() - self.h.sinh()) / self.h.cosh()
+
+    @property
+    def _linear(self):
+        """Deviation up to which the residual is linear: not even noise goes beyond."""
+        return _LINEAR + _SIGMAS * self.sky.sqrt() / self.h.cosh()
+
+    @property
+    def _width(self):
+        """Standard deviation over cosh(h)."""
+        return (self.sky / self.h.cosh().square() + self.log_variance.exp()).sqrt()
+
+
+@dataclass(frozen=True)
+class EmptyOutline:
+    """
+    An outline of nothing but sky, in stretched pixels, as published.
+
+    Parameters
+    ----------
+    sky : `torch.Tensor`
+        Shape (B, C, 1, 1), variance of the stretched noise.
+    """
+
+    sky: torch.Tensor
+
+    @property
+    def pace(self):
+        """Variance that sets how the path turns, (B, C, 1, 1)."""
+        return self.sky
+
+    def repeat(self, count):
+        """Every row ``count`` times, one after the other."""
+        return EmptyOutline(self.sky.repeat_interleave(count, 0))
+
+    def detach(self):
+        """The same numbers, to be learned from no more."""
+        return EmptyOutline(self.sky.detach())
+
+    def residual(self, x):
+        """Residuals of stretched pixels."""
+        return x / self.sky.sqrt()
+
+    def pixels(self, residual):
+        """Stretched pixels of residuals."""
+        return residual * self.sky.sqrt()
+
+    def surprise(self, x):
+        """Negative logarithm of the density of stretched pixels, up to a constant."""
+        return (x.square() / self.sky + self.sky.log()) / 2
+
+
+def _compressed(w, linear):
+    """Logarithmic beyond what is linear."""
+    far = w.abs().clamp(min=1e-6).maximum(linear)
+    return torch.where(
+        w.abs() <= linear, w, w.sign() * linear * (1 + (far / linear).log())
+    )
+
+
+def _expanded(v, linear):
+    """Inverse of `_compressed`."""
+    far = (v.abs().maximum(linear) / linear - 1).clamp(max=18).exp()
+    return torch.where(v.abs() <= linear, v, v.sign() * linear * far)
 
 
 @dataclass(frozen=True)
@@ -44,21 +176,21 @@ class Prepared:
         Shape (B, D), conditioning vector.
     fine, coarse : `torch.Tensor`
         Shapes (B, W, 16, 16) and (B, 2 W, 8, 8), the canvas.
-    mean, variance : `torch.Tensor`
-        Shape (B, C, N, N), the outline, float32.
+    outline : `Outline` or `EmptyOutline`
+        Of the target's pixels.
     """
 
     target: str
     c: torch.Tensor
     fine: torch.Tensor
     coarse: torch.Tensor
-    mean: torch.Tensor
-    variance: torch.Tensor
+    outline: object
 
     def repeat(self, count):
         """Every row ``count`` times, one after the other."""
-        rows = (self.c, self.fine, self.coarse, self.mean, self.variance)
-        return Prepared(self.target, *(r.repeat_interleave(count, 0) for r in rows))
+        rows = (self.c, self.fine, self.coarse)
+        rows = (r.repeat_interleave(count, 0) for r in rows)
+        return Prepared(self.target, *rows, self.outline.repeat(count))
 
 
 class Decoder(nn.Module):
@@ -77,9 +209,13 @@ class Decoder(nn.Module):
         Residual blocks at each of the three stages.
     condition : int
         Length of the conditioning vector.
+    outlined : bool
+        Whether the image is outlined before the flow.
     """
 
-    def __init__(self, surveys, physics, instrument, width, depth, condition):
+    def __init__(
+        self, surveys, physics, instrument, width, depth, condition, *, outlined
+    ):
         super().__init__()
         self.shapes = {
             s.name: (len(s.bands), s.patch_size, s.stamp_size) for s in surveys
@@ -126,6 +262,7 @@ class Decoder(nn.Module):
             {
                 s.name: nn.Conv2d(width, 2 * len(s.bands) * s.patch_size**2, 1)
                 for s in surveys
+                if outlined
             }
         )
         for layer in (*self.paint.values(), *self.outline.values()):
@@ -151,7 +288,7 @@ class Decoder(nn.Module):
         offset : `torch.Tensor`
             Shape (B, 2), galaxy minus centre of the stamp in target pixels.
         sky : `torch.Tensor`
-            Shape (B, C), variance of the target's stretched sky noise.
+            Shape (B, C), variance of the target's sky noise.
 
         Returns
         -------
@@ -161,18 +298,20 @@ class Decoder(nn.Module):
         c = self.merge(torch.cat([z_physics, z_instrument, offset], 1))
         c = c + self.source[source](observation) + self.target[target]
         fine, coarse = self.canvas(z_physics, functional.silu(c))
-        return Prepared(target, c, fine, coarse, *self._outline(fine, target, sky))
+        return Prepared(target, c, fine, coarse, self._outline(fine, target, sky))
 
     def _outline(self, fine, target, sky):
-        """Mean and variance of the target's stretched pixels, (B, C, N, N)."""
+        """The outline of the target's pixels, from the canvas."""
+        sky = sky[:, :, None, None]
+        if not self.outline:
+            return EmptyOutline(sky)
         # Half precision would be coarser than the noise of bright pixels.
         with torch.autocast(fine.device.type, enabled=False):
-            h = self.outline[target](fine.float())
-            h = functional.pixel_shuffle(h, self.shapes[target][1])
-            mean, log_variance = h.chunk(2, 1)
-            slope = mean.detach().clamp(-20, 20).cosh()
-            learned = log_variance.clamp(-_LOG_RANGE, _LOG_RANGE) + _LOG_VARIANCE
-            return mean, sky[:, :, None, None] / slope**2 + learned.exp()
+            painted = self.outline[target](fine.float())
+            painted = functional.pixel_shuffle(painted, self.shapes[target][1])
+            h, q = painted.chunk(2, 1)
+        q = q.clamp(-_LOG_RANGE, _LOG_RANGE) + _LOG_VARIANCE
+        return Outline(h.clamp(-20, 20), q, sky)
 
     def forward(self, y, t, prepared):
         """

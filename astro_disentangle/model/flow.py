@@ -1,25 +1,24 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
-r"""Flow matching about an outline: the path, its velocity, and how to follow it.
+r"""Flow matching: the path, its velocity, and how to follow it.
 
-Before the flow starts, the decoder has outlined the image: a mean :math:`m` and a
-variance :math:`v` of every pixel. The image is :math:`x_1 = m + \sqrt{v}\,r`, and
-the straight path from noise :math:`x_0 \sim N(0, 1)` to it (arXiv:2210.02747),
+On the straight path from noise :math:`x_0 \sim N(0, 1)` to an image
+:math:`x_1 = \sqrt{v}\,r` (arXiv:2210.02747),
 
 .. math:: x_t = (1 - t)\,x_0 + t\,x_1 ,
 
-becomes a turn once it is centred on the outline and brought to unit variance:
+the state brought to unit variance makes a turn:
 
-.. math:: y = \frac{x_t - t\,m}{\sqrt{(1 - t)^2 + t^2 v}}
+.. math:: y = \frac{x_t}{\sqrt{(1 - t)^2 + t^2 v}}
    = \cos\theta\,x_0 + \sin\theta\,r , \qquad
    \tan\theta = \frac{t \sqrt{v}}{1 - t} , \qquad
    \frac{dy}{d\theta} = \cos\theta\,r - \sin\theta\,x_0 .
 
 A network regressed on :math:`dy/d\theta` learns its mean given :math:`y`, and
-following that mean from :math:`\theta = 0` to :math:`\pi/2` carries noise to a
-sample of the residuals :math:`r`. Where the pixels given the outline are
-independent and normal, that mean is zero: the flow has only to add what the outline
-cannot say, and few steps are enough. The grid of times is fixed, so that one
-row's result never depends on the other rows of a batch.
+following that mean from :math:`\theta = 0` to :math:`\pi/2` carries noise to a sample
+of :math:`r`, the residuals of an outline (`astro_disentangle.model.decoder`). Where
+these are independent and normal, that mean is zero, and a single step is exact. The
+grid of times is fixed, so that one row's result never depends on the other rows of a
+batch.
 """
 
 import torch
@@ -97,7 +96,7 @@ def integrate(velocity, y, variance, *, n_steps, solver="midpoint", reverse=Fals
     y : `torch.Tensor`
         Shape (B, ...), noise, or residuals if ``reverse``.
     variance : `torch.Tensor`
-        Same shape, that of the outline.
+        Of a shape that goes with ``y``; it sets how the path turns, as in `angle`.
     n_steps : int
         Number of steps.
     solver : {"midpoint", "euler"}

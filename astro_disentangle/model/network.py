@@ -45,6 +45,8 @@ class NetworkConfig:
     condition : int
         Length of the conditioning vectors of the encoders; the decoder's is
         twice as long.
+    outlined : bool
+        Whether the decoder outlines the image before the flow.
     """
 
     physics_size: int = 128
@@ -56,6 +58,7 @@ class NetworkConfig:
     decoder_width: int = 80
     decoder_depth: int = 1
     condition: int = 96
+    outlined: bool = True
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -107,6 +110,7 @@ class Network(nn.Module):
             config.decoder_width,
             config.decoder_depth,
             2 * config.condition,
+            outlined=config.outlined,
         )
         self.photometry = nn.ModuleDict(
             {s.name: nn.Linear(config.physics_size, 4 * len(s.bands)) for s in surveys}
@@ -192,11 +196,12 @@ class Network(nn.Module):
 
     def sky_variance(self, z_instrument, survey, noise=None):
         """
-        Variance of the stretched sky noise that an instrument latent tells.
+        Variance of the sky noise that an instrument latent tells.
 
-        Noise of ``r`` times the survey's typical standard deviation has, after
-        the stretch, the variance ``E[asinh(r n / SOFTENING)**2]`` with ``n``
-        normal, here by Gauss-Hermite quadrature.
+        In units of the softening squared. Without an outline the flow is one of
+        stretched pixels; noise of ``r`` times the survey's typical standard deviation
+        then has the variance ``E[asinh(r n / SOFTENING)**2]`` with ``n`` normal, here
+        by Gauss-Hermite quadrature.
 
         Parameters
         ----------
@@ -219,6 +224,8 @@ class Network(nn.Module):
             usual = torch.tensor(self.surveys[survey].pixel_noise())
             known = noise / usual.to(noise)
             ratio = torch.where(known > 0, known.clamp(0.25, 4), ratio)
+        if self.config.outlined:
+            return (ratio / SOFTENING).square()
         stretched = torch.asinh(ratio[:, :, None] * self.nodes / SOFTENING)
         return (stretched.square() * self.weights).sum(2)
 
@@ -274,11 +281,11 @@ class Network(nn.Module):
         residual = integrate(
             lambda y, t: self.decoder(y, t, prepared),
             x_0.flatten(0, 1),
-            prepared.variance,
+            prepared.outline.pace,
             n_steps=n_steps,
             solver=solver,
         )
-        x = prepared.mean + prepared.variance.sqrt() * residual
+        x = prepared.outline.pixels(residual)
         # Stretched pixels beyond this are no image: keep sinh finite.
         x = x.clamp(-math.log(1e6), math.log(1e8))
         pixels = self.unstretch(x, prepared.target)

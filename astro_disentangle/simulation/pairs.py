@@ -10,10 +10,10 @@ from astro_disentangle.data.batch import CutoutBatch
 from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.keys import seed_of
 from astro_disentangle.quality import check_count
-from astro_disentangle.simulation.sky import simulate
+from astro_disentangle.simulation.sky import Simulation, simulate
 from astro_disentangle.survey import get_survey
 
-__all__ = ["simulate_pairs"]
+__all__ = ["as_pairs", "simulate_pairs"]
 
 _CHUNK = 32
 _UNITS = {
@@ -114,23 +114,50 @@ def simulate_pairs(
         name: torch.cat([part.noiseless[name] for _, part in parts])[:n]
         for name in names
     }
-    truth = {
-        name: torch.cat([part.truth[name] for _, part in parts])[:n].numpy()
-        for name in parts[0][1].truth
+    joined = {
+        field: {
+            name: torch.cat([getattr(part, field)[name] for _, part in parts])[:n]
+            for name in getattr(parts[0][1], field)
+        }
+        for field in ("truth", "neighbours")
     }
-    groups = torch.cat([start + part.group for start, part in parts])[:n].numpy()
-    others = {
-        name: torch.cat([part.neighbours[name] for _, part in parts])[:n].numpy()
-        for name in parts[0][1].neighbours
-    }
-    table = _table(truth)
+    group = torch.cat([start + part.group for start, part in parts])[:n]
+    sky = Simulation(surveys, batches, group, noiseless=noiseless, **joined)
+    return as_pairs(sky, name=f"simulated-{seed}")
+
+
+def as_pairs(sky, *, name="simulated"):
+    """
+    Simulated skies as pairs, with their truth as a table.
+
+    Parameters
+    ----------
+    sky : `~astro_disentangle.simulation.Simulation`
+        N scenes in two surveys.
+    name : str
+        Beginning of the names of the galaxies.
+
+    Returns
+    -------
+    pairs : `PairedCutouts`
+        As from `simulate_pairs`.
+
+    Examples
+    --------
+    >>> from astro_disentangle.simulation import simulate
+    >>> from astro_disentangle.simulation.pairs import as_pairs
+    >>> as_pairs(simulate(1, 2, ["hsc", "legacy"], seed=0)).object_id
+    ['simulated-0', 'simulated-1']
+    """
+    table = _table({key: value.numpy() for key, value in sky.truth.items()})
+    others = {key: value.numpy() for key, value in sky.neighbours.items()}
     table.meta["neighbours"] = _neighbour_table(others)
     return PairedCutouts(
-        batches,
-        object_id=[f"simulated-{seed}-{row}" for row in range(n)],
-        groups=groups,
+        sky.batches,
+        object_id=[f"{name}-{row}" for row in range(len(sky))],
+        groups=sky.group.numpy(),
         truth=table,
-        noiseless=noiseless,
+        noiseless=sky.noiseless,
     )
 
 

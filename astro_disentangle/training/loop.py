@@ -125,8 +125,8 @@ class Trainer:
     directory : str or `~pathlib.Path`, optional
         Folder for checkpoints; none are kept without.
     validation : callable, optional
-        Source of the steps on which the flow loss is measured for every row
-        of the history.
+        Source of the steps on which the loss of flow and outline is measured for
+        every row of the history.
     """
 
     def __init__(
@@ -257,12 +257,15 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self, n_steps=4):
-        """Flow loss on the validation pairs, with the same noise every time."""
-        losses = [
-            self.objective(self.network, self.validation(number), seed=number)[1]
-            for number in range(n_steps)
-        ]
-        return float(torch.stack([terms["flow"] for terms in losses]).mean())
+        """Painting loss on the validation pairs, with the same noise every time."""
+        objective, losses = self.objective, []
+        for number in range(n_steps):
+            terms = objective(self.network, self.validation(number), seed=number)[1]
+            loss = objective.flow * terms["flow"]
+            if objective.outline:
+                loss = loss + objective.outline * terms["outline"]
+            losses.append(loss)
+        return float(torch.stack(losses).mean())
 
     @torch.no_grad()
     def _update_average(self):

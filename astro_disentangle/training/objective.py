@@ -7,8 +7,8 @@ from A in the other survey, or from S at another visit, never from the target;
 numbers of those conditions. The decoder's velocity is regressed on that of the path
 from noise to the target, over the good pixels.
 
-**Outline** (default recipe). Negative logarithm of the normal density of the
-target's pixels about the mean and variance that the decoder outlines. Where a pixel
+**Outline** (default recipe). Negative logarithm of the density of the target's
+pixels that the decoder outlines, normal about a mean flux. Where a pixel
 is known to one part in a hundred this term sees an error of one part in a hundred;
 in the flow of stretched pixels that error would drown in the noise of the sky. It is
 what makes colours, fluxes and the PSF count.
@@ -74,10 +74,13 @@ float
         Share of views whose PSF or noise is withheld.
     described : float
         Share of targets whose conditions are given as numbers, not as donors.
+    told : float
+        Share of targets whose noise is given to the outline as a number, as most
+        translations have it; for the others the instrument latent tells it.
     early : float
         Times are uniform numbers to this power; 1 for uniform times.
     scaled : bool
-        Measure the flow's error in units of the outline's width at its time. If
+        Measure the flow's error in units of the spread of the path at its time. If
         not, it is that of the velocity of stretched pixels, ``x_1 - x_0``.
     centre : float
         Extra weight of the pixels at the galaxy over those of the sky around it,
@@ -91,12 +94,13 @@ float
     agree_instrument: float = 0.2
     reading: float = 0.1
     photometry: float = 0.3
-    contrast: float = 0.05
+    contrast: float = 0.1
     temperature: float = 0.1
     drop_bands: float = 0.3
     drop_psf: float = 0.3
     drop_noise: float = 0.15
     described: float = 0.2
+    told: float = 0.5
     early: float = 1.0
     scaled: bool = True
     centre: float = 8.0
@@ -225,35 +229,34 @@ float
     def _painting_errors(self, network, batch, z, source, z_instrument, generator):
         """Errors of the flow and of its outline over the target's good pixels."""
         pixels, good, offset = batch.stamp()
+        told = torch.rand(len(pixels), 1, generator=generator) < self.told
         prepared = network.prepare(
             z,
             z_instrument,
+            noise=batch.noise.masked_fill(~told.to(batch.noise.device), torch.nan),
             source=source.survey,
             observation=source.observation,
             target=batch.survey.name,
             offset=offset,
         )
         x_1 = network.stretch(pixels, batch.survey.name)
-        deviation = (x_1 - prepared.mean).square() / prepared.variance
-        outline = (deviation + prepared.variance.log()) / 2
-
-        mean, variance = prepared.mean.detach(), prepared.variance.detach()
-        residual = (x_1 - mean) / variance.sqrt()
+        outline = prepared.outline
+        residual = outline.detach().residual(x_1)
+        surprise = outline.surprise(x_1)
         x_0 = torch.randn(x_1.shape, generator=generator).to(x_1)
         # One time in each of as many intervals, in random order.
         rows = len(x_1)
         order = torch.randperm(rows, generator=generator)
         t = (order + torch.rand(rows, generator=generator)) / rows
         t = t.pow(self.early).to(x_1)
-        theta = angle(t[:, None, None, None], variance)
-        y, velocity = interpolate(x_0, residual, theta)
+        along, pace = t[:, None, None, None], outline.pace.detach()
+        y, velocity = interpolate(x_0, residual, angle(along, pace))
         flow = (network.decoder(y, t, prepared) - velocity).square()
         if not self.scaled:
-            along = t[:, None, None, None]
-            flow = flow * variance / ((1 - along) ** 2 + along**2 * variance)
+            flow = flow * pace / ((1 - along) ** 2 + along**2 * pace)
         weight = good * (1 + self.centre * _nearness(batch.survey, offset)[:, None])
         total = weight.sum().clamp(min=1)
-        return (flow * weight).sum() / total, (outline * weight).sum() / total
+        return (flow * weight).sum() / total, (surprise * weight).sum() / total
 
 
 #: The recipes by name.
@@ -266,6 +269,7 @@ RECIPES = {
         reading=0,
         photometry=0,
         contrast=0,
+        told=0,
         scaled=False,
         centre=0,
     ),

@@ -54,8 +54,8 @@ class SimulatedSource:
     revisit_every : int
         Every so many steps one survey sees the galaxies a second time under
         other conditions; 0 for never.
-    elsewhere_from : int, optional
-        From this step on, one survey sees the galaxies with other neighbours too.
+    elsewhere : bool
+        One survey, in turn, sees the galaxies with other neighbours too.
     device : str
         Where the images are made.
     """
@@ -65,16 +65,14 @@ class SimulatedSource:
     group_size: int = 8
     seed: int = 0
     revisit_every: int = 5
-    elsewhere_from: int | None = None
+    elsewhere: bool = True
     device: str = "cpu"
 
     @property
     def fingerprint(self):
         """A number that tells these galaxies from any others."""
         surveys = (survey.to_json() for survey in self.surveys)
-        numbers = (self.n_groups, self.group_size, self.revisit_every)
-        if self.elsewhere_from is not None:
-            numbers += (self.elsewhere_from,)
+        numbers = (self.n_groups, self.group_size, self.revisit_every, self.elsewhere)
         return key(self.seed, "simulated", *numbers, *surveys)
 
     def __call__(self, step):
@@ -98,7 +96,7 @@ class SimulatedSource:
         if self.revisit_every and step % self.revisit_every == 0:
             again = self.surveys[step // self.revisit_every % 2]
             revisit = render((again,), visit=1).batches[again.name]
-        if self.elsewhere_from is not None and step >= self.elsewhere_from:
+        if self.elsewhere:
             there = self.surveys[step % 2]
             elsewhere = render((there,), neighbours=1).batches[there.name]
         return Step(dict(pairs.batches), pairs.group, revisit, elsewhere)

@@ -9,6 +9,8 @@ It can be stopped at any time and goes on where it was with ``--resume``.
 import argparse
 from pathlib import Path
 
+from astro_disentangle.checkpoint import read_checkpoint
+from astro_disentangle.keys import key
 from astro_disentangle.model.bank import InstrumentBank
 from astro_disentangle.model.network import Network, NetworkConfig
 from astro_disentangle.survey import get_survey
@@ -23,13 +25,23 @@ TRAINING_SEED = 20261
 #: Seeds of the galaxies behind the bank of instrument latents and behind the heads.
 BANK_SEED = 20262
 HEAD_SEED = 20263
-#: Step from which galaxies must know each other among other neighbours.
-_ELSEWHERE_FROM = 1200
+#: Peak of the learning rate, from nothing and from the weights of an earlier run.
+_RATE, _RATE_FROM_START = 1e-3, 7e-4
 #: Groups of eight galaxies that the heads are fitted to.
 _HEAD_GROUPS = 1024
 
 
-def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", until=None):
+def build(
+    output,
+    *,
+    recipe,
+    n_steps,
+    resume,
+    start=None,
+    n_threads=None,
+    device="cpu",
+    until=None,
+):
     """
     Train and write a set of weights.
 
@@ -43,6 +55,8 @@ def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", unti
         Steps of 64 pairs.
     resume : bool
         Go on with the run in ``output``.
+    start : str or `~pathlib.Path`, optional
+        Checkpoint of an earlier run, whose mean weights are the first of this one.
     n_threads : int, optional
         Threads of torch.
     device : str
@@ -62,13 +76,19 @@ def build(output, *, recipe, n_steps, resume, n_threads=None, device="cpu", unti
     surveys = (get_survey("hsc"), get_survey("legacy"))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(TRAINING_SEED)
-        network = Network(surveys, NetworkConfig()).to(device)
+        config = NetworkConfig(outlined=recipe != "counterfactual")
+        network = Network(surveys, config).to(device)
+    seed, rate = TRAINING_SEED, _RATE
+    if start is not None:
+        tensors, earlier, _ = read_checkpoint(start)
+        mean = {k[8:]: t for k, t in tensors.items() if k.startswith("average.")}
+        network.load_state_dict(mean, strict=False)
+        # Other galaxies than those of the earlier run, at the rate it had come to.
+        seed, rate = key(TRAINING_SEED, "start", earlier["step"]), _RATE_FROM_START
     settings = Settings(
-        n_steps=n_steps, warmup=100, ema=0.99, seed=TRAINING_SEED, learning_rate=1e-3
+        n_steps=n_steps, warmup=100, ema=0.99, seed=seed, learning_rate=rate
     )
-    source = SimulatedSource(
-        surveys, seed=TRAINING_SEED, device=device, elsewhere_from=_ELSEWHERE_FROM
-    )
+    source = SimulatedSource(surveys, seed=seed, device=device)
     trainer = Trainer(network, source, RECIPES[recipe], settings, output)
     if resume:
         trainer.resume()
@@ -105,6 +125,7 @@ def main(arguments=None):
     parser.add_argument("--recipe", default="default", choices=sorted(RECIPES))
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--until", type=int)
+    parser.add_argument("--start", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--resume", action="store_true")
@@ -115,6 +136,7 @@ def main(arguments=None):
         recipe=options.recipe,
         n_steps=options.steps,
         resume=options.resume,
+        start=options.start,
         n_threads=options.threads,
         device=options.device,
         until=options.until,

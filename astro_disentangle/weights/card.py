@@ -16,6 +16,8 @@ from astro_disentangle.checkpoint import read_checkpoint
 __all__ = ["card", "main"]
 
 _FOLDER = Path(__file__).parent
+#: Steps of the first stage, whose history is not in the weights file.
+_FIRST_STAGE = 1400
 
 _HEAD = """\
 Model card of the packaged weights
@@ -26,7 +28,7 @@ What it is
 
 A small model ({parameters:.1f} million parameters) for Hyper Suprime-Cam (grizy,
 0.168") and the DECam part of the DESI Legacy Imaging Surveys (griz, 0.262"). It is
-the third edition, trained for {hours:.1f} hours on one CPU core: a starting point, and
+the third edition, trained for about two hours on one CPU core: a starting point, and
 good enough to try everything. Its SHA-256 is
 ``{digest}``.
 
@@ -35,17 +37,27 @@ Data
 
 Simulated pairs only, {galaxies:,} galaxies, none of them shown twice. Redshift,
 magnitude, mass and spectral type follow a mixture fitted to zCOSMOS, sizes and
-shapes COSMOS fits; bulge and disc, neighbours, stars, Galactic extinction, seeing,
-depth and correlated noise as ``astro_disentangle.simulation`` describes. Magnitudes
-are 17 to 22.5 in i, one galaxy in ten up to 1.5 mag fainter. No real image was used.
+shapes COSMOS fits; bulge, disc, arms and bars, neighbours, stars, Galactic
+extinction, seeing, depth and correlated noise as ``astro_disentangle.simulation``
+describes. Magnitudes are 17 to 22.5 in i, one galaxy in ten up to 1.5 mag fainter. No
+real image was used.
 
 Training
 --------
 
-``python -m astro_disentangle.weights.build --output DIR --threads 1`` with its
-defaults: recipe ``{recipe}``, {steps} steps of 64 pairs, AdamW at 1e-3 falling as a
-cosine, bfloat16 products, running mean of the weights, {hours:.1f} hours on one core of
-a server CPU. The loss and its flow term, means of twenty steps:
+In two stages. The first, 1,400 steps of 64 pairs, is that of commit ``f97a4ba``, whose
+outline was one of stretched pixels and whose contrast, until step 1,200, compared views
+with the same neighbours; the second, {steps} steps, goes on from its mean weights::
+
+    python -m astro_disentangle.weights.build --output ONE --steps 3600 --until 1400 \\
+        --threads 1
+    python -m astro_disentangle.weights.build --output TWO --steps 1750 \\
+        --start ONE/training.safetensors --threads 1
+
+Recipe ``{recipe}``, AdamW with a rate that falls as a cosine, bfloat16 products,
+running mean of the weights; 0.9 and {hours:.1f} hours on one core of a server CPU that
+had other work. Second stage: the loss, its flow and its outline, means of twenty
+steps:
 
 {losses}
 
@@ -118,13 +130,16 @@ def card(scores, digest, config, parameters, pairs):
     text = _HEAD.format(
         parameters=parameters / 1e6,
         digest=digest,
-        galaxies=64 * steps,
+        galaxies=64 * (steps + _FIRST_STAGE),
         recipe=config["recipe"],
         steps=steps,
         hours=sum(row["seconds"] for row in history) / 3600,
         losses=_table(
-            ("step", "loss", "flow"),
-            [(int(r["step"]), f"{r['loss']:.3f}", f"{r['flow']:.4f}") for r in chosen],
+            ("step", "loss", "flow", "outline"),
+            [
+                (int(r["step"]), *(f"{r[n]:.3f}" for n in ("loss", "flow", "outline")))
+                for r in chosen
+            ],
         ),
         pairs=pairs,
     )

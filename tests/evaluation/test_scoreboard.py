@@ -12,11 +12,13 @@ from astro_disentangle import Disentangler, PairedCutouts, simulate_pairs
 from astro_disentangle.cli import main
 from astro_disentangle.evaluation.baselines import match_psf, measured_catalog
 from astro_disentangle.evaluation.figures import plot_leakage, plot_retention
+from astro_disentangle.evaluation.galsim_pairs import save_pairs
 from astro_disentangle.evaluation.photometry import aperture_sums
 from astro_disentangle.evaluation.probes import probe_r2
 from astro_disentangle.evaluation.scoreboard import known_of, scoreboard
 from astro_disentangle.evaluation.views import Views, score_views
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
+from astro_disentangle.simulation import simulate
 
 FEW = {"n_views": 16, "n_samples": 4, "n_steps": 1}
 
@@ -65,7 +67,7 @@ def test_perfect_views_score_as_perfect(pairs):
     observed = _perfect(pairs, 1, generator)[:, 0]
     views = _Painted(pairs, _perfect(pairs, 32, generator))
     views.pixels = observed
-    rows, _ = score_views(views, pairs, views)
+    rows, _ = score_views(views, pairs)
     scores = {(r.group, r.measure): r for r in rows}
     error = scores["error", "RMS of mean - truth over noise"].value
     assert error == pytest.approx(32**-0.5, rel=0.02)
@@ -90,7 +92,7 @@ def test_faults_of_views_are_seen(pairs):
     def scores(samples):
         views = _Painted(pairs, samples)
         views.pixels = observed
-        rows, _ = score_views(views, pairs, views)
+        rows, _ = score_views(views, pairs)
         return {(r.group, r.measure): r.value for r in rows}
 
     bright = scores(1.1 * _perfect(pairs, 16, generator))
@@ -178,6 +180,17 @@ def test_command(tmp_path, capsys):
     assert not main(arguments)
     assert "recall@1" in capsys.readouterr().out
     assert (tmp_path / "scores.ecsv").exists()
+
+
+def test_command_on_a_test_set(tmp_path):
+    """A file as the GalSim renderer writes it; what is in it is of no matter here."""
+    path = tmp_path / "set.safetensors"
+    save_pairs(path, simulate(4, 8, ["hsc", "legacy"], seed=5), seed=5)
+    arguments = ["report", "--test-set", str(path), "--views", "8", "--samples", "4"]
+    arguments += ["--steps", "1", "--no-baselines", "--output", str(tmp_path / "out")]
+    assert not main(arguments)
+    table = QTable.read(tmp_path / "out" / "scores.ecsv")
+    assert {"leakage", "error", "alignment"} <= set(table["group"])
 
 
 def test_aperture_photometry_reads_magnitudes():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from astro_disentangle.model.decoder import Outline
 from astro_disentangle.model.encoder import View
 from astro_disentangle.model.network import Network, NetworkConfig
 
@@ -73,7 +74,7 @@ def test_every_parameter_is_used(tiny_network, surveys):
     network = _awake(tiny_network)
     loss = sum(
         _velocity(network, one, other).square().mean()
-        + _prepared(network, one, other).mean.square().mean()
+        + _prepared(network, one, other).outline.surprise(torch.ones(1)).mean()
         for one in surveys
         for other in surveys
     )
@@ -129,43 +130,57 @@ def test_described_conditions_are_those_of_unseen_pixels(tiny_network, surveys):
 
 def test_new_decoder_starts_from_the_sky(tiny_network, surveys):
     """Untrained, nothing is outlined but sky, and the flow adds nothing."""
-    prepared = _prepared(tiny_network, *surveys)
-    assert (prepared.mean == 0).all()
-    assert (prepared.variance > 0).all()
+    outline = _prepared(tiny_network, *surveys).outline
+    assert (outline.pixels(torch.zeros(1)) == 0).all()
     assert (_velocity(tiny_network, *surveys) == 0).all()
 
 
-def test_outline_has_at_least_the_noise_that_was_told(tiny_network, surveys):
-    """At a bright pixel that noise is smaller by the slope of the stretch."""
-    network = _awake(tiny_network)
-    legacy = surveys[1]
-    noise = 2.0 * torch.tensor([legacy.pixel_noise()])
-    outline = network.decoder.outline["legacy"]
-    with torch.no_grad():
-        outline.weight.zero_()
-        outline.bias.zero_()
-        # Mean of 4 and the least variance: first the C means, then the variances.
-        half = len(outline.bias) // 2
-        outline.bias[:half] = 4
-        outline.bias[half:] = -100
-        prepared = network.prepare(
-            torch.zeros(1, 16),
-            torch.zeros(1, 8),
-            source="hsc",
-            observation=torch.zeros(1, 25),
-            target="legacy",
-            offset=torch.zeros(1, 2),
-            noise=noise,
-        )
-    # Noise of twice the usual, stretched at 4 with a softening of 2: 1 / cosh(4).
-    sky = torch.asinh(torch.linspace(-6, 6, 20001) * 2 / 2).square()
-    density = torch.exp(-0.5 * torch.linspace(-6, 6, 20001).square())
-    expected = (sky * density).sum() / density.sum() / math.cosh(4) ** 2
-    least = math.exp(-12)
-    assert (prepared.mean == 4).all()
-    assert prepared.variance.flatten().tolist() == pytest.approx(
-        [expected.item() + least] * prepared.variance.numel(), rel=0.01
+def _outline(h, q, sky):
+    shape = torch.ones(1, 1, 1, 1)
+    return Outline(h * shape, q * shape, sky * shape)
+
+
+@pytest.mark.parametrize("h", [0.0, 0.7, 6.0])
+@pytest.mark.parametrize("q", [-12.0, -2.0, 3.0])
+def test_residuals_and_pixels_are_inverse(h, q):
+    outline = _outline(h, q, 0.25)
+    residual = torch.linspace(-4, 4, 33)
+    x = outline.pixels(residual)
+    torch.testing.assert_close(
+        outline.residual(x)[0, 0, 0], residual, rtol=1e-3, atol=2e-3
     )
+    assert (x.diff() > 0).all()
+
+
+def test_outline_is_linear_in_flux_where_the_noise_is():
+    """Told noise of 0.8 and an error of a tenth, about a mean of sinh(2)."""
+    outline = _outline(2.0, math.log(0.01), 0.64)
+    flux = outline.pixels(torch.tensor([-1.0, 0.0, 1.0])).sinh()[0, 0, 0]
+    width = math.sqrt(0.64 + 0.01 * math.cosh(2) ** 2)
+    expected = [math.sinh(2) + n * width for n in (-1, 0, 1)]
+    assert flux.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("h", "q"), [(0.0, -4.0), (1.0, 1.0), (3.0, -1.0)])
+def test_surprise_is_that_of_a_density(h, q):
+    """Its exponential has the area of a normal one, whatever the outline."""
+    outline = _outline(h, q, 0.25)
+    x = torch.linspace(-16, 16, 400_001, dtype=torch.float64)
+    density = (-outline.surprise(x)).exp()[0, 0, 0]
+    area = torch.trapezoid(density * x.cosh(), x).item()
+    assert area == pytest.approx(math.sqrt(2 * math.pi), rel=1e-3)
+
+
+def test_without_an_outline_the_flow_is_of_stretched_pixels(published_network, surveys):
+    assert not list(published_network.decoder.outline.parameters())
+    outline = _prepared(published_network, *surveys).outline
+    assert outline.sky.shape == (3, 4, 1, 1)
+    x = torch.randn(3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(outline.residual(x), x / outline.sky.sqrt())
+    torch.testing.assert_close(outline.pixels(outline.residual(x)), x)
+    density = torch.distributions.Normal(0.0, outline.sky.sqrt())
+    constant = 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(outline.surprise(x), -density.log_prob(x) - constant)
 
 
 def test_cost_is_within_the_design(surveys):
@@ -201,31 +216,35 @@ def test_batch_size_does_not_matter(tiny_network, surveys):
     assert (together - alone).abs().max() <= 1e-5 * together.std()
 
 
-def test_sky_variance_is_that_of_stretched_noise(tiny_network):
-    """Against simulated noise, for the noise that the reading layer tells."""
-    layer = tiny_network.instrument.reading["legacy"]
-    generator = torch.Generator().manual_seed(0)
-    normal = torch.randn(400_000, generator=generator)
+def _told(network, ratio):
+    """Make the reading layer tell so many times the usual noise."""
+    layer = network.instrument.reading["legacy"]
     with torch.no_grad():
         layer.weight.zero_()
-        for ratio in (0.5, 1.0, 2.0):
-            layer.bias.fill_(2.5 * math.log2(ratio))
-            told = tiny_network.sky_variance(torch.zeros(1, 8), "legacy")
-            true = torch.asinh(ratio * normal / 2).square().mean().item()
-            assert told[0].tolist() == pytest.approx([true] * 4, rel=0.01)
+        layer.bias.fill_(2.5 * math.log2(ratio))
 
 
-def test_painted_noise_follows_the_instrument(tiny_network):
+def test_sky_variance_without_an_outline_is_that_of_stretched_noise(published_network):
+    """Against simulated noise, for the noise that the reading layer tells."""
+    network = published_network
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(400_000, generator=generator)
+    for ratio in (0.5, 1.0, 2.0):
+        _told(network, ratio)
+        told = network.sky_variance(torch.zeros(1, 8), "legacy")
+        true = torch.asinh(ratio * normal / 2).square().mean().item()
+        assert told[0].tolist() == pytest.approx([true] * 4, rel=0.01)
+
+
+def test_painted_noise_follows_the_instrument(tiny_network, surveys):
     """Where no variance is learned beyond it, noise is painted as the latent tells."""
-    layer = tiny_network.instrument.reading["legacy"]
     outline = tiny_network.decoder.outline["legacy"]
     with torch.no_grad():
         outline.bias[len(outline.bias) // 2 :] = -100
     x_0 = torch.randn(1, 8, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     for ratio in (0.7, 1.5):
+        _told(tiny_network, ratio)
         with torch.no_grad():
-            layer.weight.zero_()
-            layer.bias.fill_(2.5 * math.log2(ratio))
             pixels = tiny_network.translate(
                 torch.zeros(1, 16),
                 torch.zeros(1, 8),
@@ -236,13 +255,12 @@ def test_painted_noise_follows_the_instrument(tiny_network):
                     "target": "legacy",
                     "offset": torch.zeros(1, 2),
                 },
-                n_steps=16,
+                n_steps=2,
                 solver="midpoint",
             )
-        # The flow is Gaussian where the sky is: after the stretch.
-        painted = tiny_network.stretch(pixels[0], "legacy").square().mean((0, 2, 3))
-        told = tiny_network.sky_variance(torch.zeros(1, 8), "legacy")[0]
-        assert painted.tolist() == pytest.approx(told.tolist(), rel=0.05)
+        noise = ratio * torch.tensor(surveys[1].pixel_noise())[:, None, None]
+        # The noise itself, pixel by pixel: it passes through unchanged.
+        torch.testing.assert_close(pixels, x_0 * noise, rtol=2e-3, atol=1e-2)
 
 
 def test_nothing_is_painted_brighter_than_a_saturated_pixel(tiny_network, surveys):
