@@ -14,7 +14,7 @@ __all__ = ["STEPS", "paint", "to_sky"]
 
 _SOLVER = "midpoint"
 #: Steps of the solver where nobody asks for another number.
-STEPS = 8
+STEPS = 4
 
 
 @torch.inference_mode()

@@ -112,7 +112,7 @@ def main():
         "translate, 2 evaluations": lambda: model.translate(
             mappings, survey="legacy", source="hsc", n_steps=1
         ),
-        "translate, 16 evaluations": lambda: model.translate(
+        "translate, 8 evaluations": lambda: model.translate(
             mappings, survey="legacy", source="hsc"
         ),
         "simulate a pair": lambda: simulate(4, 8, model.surveys, seed=0),

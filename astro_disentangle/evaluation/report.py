@@ -69,7 +69,7 @@ def write_report(network, pairs, directory, **options):
     physics = Latents(network, few).physics
     plot_latents(physics, named or labels, directory / "latents.png")
     a, b = pairs.surveys
-    settings = {"n_samples": 8, "n_steps": options.get("n_steps", 8), "seed": 0}
+    settings = {"n_samples": 8, "n_steps": options.get("n_steps", 4), "seed": 0}
     for source, target in ((a, b), (b, a)):
         views = Views(network, pairs[:16], source, target, **settings)
         plot_views(views, pairs[:16], directory / f"{source}_as_{target}.png")

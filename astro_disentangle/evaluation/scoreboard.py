@@ -59,7 +59,7 @@ def scoreboard(
     other=None,
     n_views=256,
     n_samples=16,
-    n_steps=8,
+    n_steps=4,
     seed=0,
     baselines=True,
     progress=False,

@@ -233,10 +233,12 @@ def _calibration(views, truth, noise, chosen):
     observed = aperture_sums(pixels, survey, views.offset)
     whole = (views.good.all(-1).all(-1) & views.batch.present).numpy()
     draws = _sample_sums(views.samples, survey, views.offset)
-    rank = ((draws < observed[:, None]).sum(1) + 0.5) / (count + 1)
+    rank = (draws < observed[:, None]).sum(1)
     for share in _SHARES:
-        inside = np.abs(rank - 0.5) < share / 2
-        score = bootstrap(_ratio, (inside & whole).sum(1), whole.sum(1))
+        # A rank stands for an interval of probability, of which a part may be inside.
+        low, high = ((count + 1) * (1 + side * share) / 2 for side in (-1, 1))
+        inside = np.clip(rank + 1, low, high) - np.clip(rank, low, high)
+        score = bootstrap(_ratio, (inside * whole).sum(1), whole.sum(1))
         measure = f"coverage of 2 arcsec flux, {share:.0%}"
         found.append(("calibration", measure, score))
     return found
