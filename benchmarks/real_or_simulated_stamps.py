@@ -5,7 +5,7 @@ Both kinds go through the same steps: a peak is found in the smoothed image, the
 cut about it, its magnitude measured within 1.5 FWHM, point sources left out by their
 half-light radius (the simulator's stars are no more than points, and its share of them
 is a matter of Galactic latitude), and a simulated stamp loses the pixels that its real
-partner lacks. Stamps of the sky lie anywhere.
+partner lacks. Stamps of the sky lie side by side.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -34,6 +34,8 @@ SETS = {
     "legacy-north": (("legacy_bass_field", "legacy-north", "g"),),
 }
 COPIES, MARGIN = 6, 4
+#: Most tiles of an image along an axis, and least width of one in stamps.
+TILES, WIDTH = 3, 3
 BRIGHTEST, EMPTY, DETECTION, BRIGHT = 18.5, 40.0, 5.0, 20.0
 #: Least share of the pixels of a stamp, most light in its border (in sky sigma) and
 #: least half-light radius (in that of the PSF); radius of the centre in arcsec.
@@ -65,12 +67,13 @@ class Field:
 
 @dataclass(frozen=True, eq=False)
 class Stamps:
-    """N stamps (N, C, n, n) with their good pixels, objects (x, y) and places."""
+    """N stamps (N, C, n, n), their good pixels, objects (x, y), corners and places."""
 
     pixels: np.ndarray
     good: np.ndarray
     centre: np.ndarray
     corner: np.ndarray
+    place: np.ndarray
     magnitude: np.ndarray
 
     def __len__(self):
@@ -243,7 +246,18 @@ def cut(field, images, good, x, y, row):
     pixels, centre = pixels.reshape(shape), np.stack([x, y], 1) - corner
     flux = growth(pixels[:, 0], centre, [field.aperture])[:, 0]
     magnitude = 31.4 - 2.5 * np.log10(np.maximum(flux, 1e-3))
-    return Stamps(pixels, inside, centre, corner, magnitude)
+    return Stamps(pixels, inside, centre, corner, places(field, corner), magnitude)
+
+
+def places(field, corner):
+    """Tile of the image that holds the centre of each stamp, -1 between tiles."""
+    size = field.survey.stamp_size
+    shape = np.array(field.good.shape[::-1])
+    tiles = np.clip((shape + size) // ((WIDTH + 1) * size), 1, TILES)
+    period = (shape + size) / tiles
+    tile, rest = np.divmod(corner + size / 2, period)
+    inside = (rest <= period - size).all(1)
+    return np.where(inside, tile @ [1, TILES], -1).astype(int)
 
 
 def distance(size, centre):
@@ -301,7 +315,7 @@ def real_stamps(field, *, empty):
     else:
         x, y, _ = find_peaks(smoothed, good, DETECTION * field.noise[0, 1])
     stamps = cut(field, field.pixels[None], good, x, y, np.zeros(len(x), int))
-    return stamps[usable(field, stamps, empty=empty)]
+    return stamps[usable(field, stamps, empty=empty) & (stamps.place >= 0)]
 
 
 def simulated_stamps(field, real, seed, *, empty, **flaw):
@@ -332,7 +346,8 @@ def simulated_stamps(field, real, seed, *, empty, **flaw):
             away[:, chosen[k]] = np.inf
         chosen = chosen.ravel()
     stamps = stamps[chosen]
-    return replace(stamps, good=np.repeat(real.good, COPIES, 0))
+    good, place = (np.repeat(v, COPIES, 0) for v in (real.good, real.place))
+    return replace(stamps, good=good, place=place)
 
 
 def features(field, stamps, *, empty):
