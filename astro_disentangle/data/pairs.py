@@ -239,7 +239,9 @@ class PairedCutouts:
         [0.1, 0.2]
         """
         if "object_id" in table.colnames:
-            place = {str(name): row for row, name in enumerate(table["object_id"])}
+            names = np.asarray(table["object_id"])
+            names = np.char.decode(names) if names.dtype.kind == "S" else names
+            place = {str(name): row for row, name in enumerate(names)}
             missing = [name for name in self._object_id if name not in place]
             if missing:
                 raise CutoutError(

@@ -250,7 +250,8 @@ def _per_band(latents, values, groups):
     found = []
     for value in values.T:
         known = np.isfinite(value)
-        if known.sum() >= _FEWEST and value[known].std() > 0:
+        enough = known.sum() >= _FEWEST and len(np.unique(groups[known])) >= _FEWEST / 4
+        if enough and value[known].std() > 0:
             read = predict_held_out(latents[known], value[known], groups[known])
             found.append(bootstrap(r_squared, value[known], read, groups=groups[known]))
     return found

@@ -180,10 +180,9 @@ def known_of(pairs):
         star = np.asarray(truth["is_star"], dtype=bool)
     own = [f"{name}_{survey}" for survey in pairs.surveys for name in _CONDITIONS]
     for name in truth.colnames:
-        value = truth[name]
-        if getattr(value, "dtype", np.dtype("O")).kind not in "fiu":
+        if getattr(truth[name], "dtype", np.dtype("O")).kind not in "fiu":
             continue
-        value = np.ma.filled(getattr(value, "value", value), np.nan).astype(float)
+        value = _numbers(truth[name])
         if name in own:
             condition, survey = name.rsplit("_", 1)
             conditions[survey, condition] = value
@@ -193,6 +192,13 @@ def known_of(pairs):
                 name, value = _LOGARITHMS[name], np.log10(value)
             labels[name] = value
     return labels, conditions, star
+
+
+def _numbers(column):
+    """Values of a column, Quantity or masked or neither, as floats; NaN if masked."""
+    values = getattr(column, "value", column).astype(float)
+    filled = getattr(values, "filled", None)
+    return np.asarray(values if filled is None else filled(np.nan), dtype=float)
 
 
 def _score_latents(network, pairs, other, labels, conditions, star):
@@ -210,8 +216,9 @@ def _score_views(network, pairs, options):
     a, b = pairs.surveys
     for source, target in ((a, b), (b, a)):
         views = Views(network, pairs, source, target, **options)
-        few = pairs[:_CONTROLS]
-        wrong = Views(network, few, source, target, wrong=True, **options)
+        few, wrong = pairs[:_CONTROLS], None
+        if len(np.unique(few.groups)) > 1:
+            wrong = Views(network, few, source, target, wrong=True, **options)
         found, baseline = score_views(views, pairs, wrong)
         rows += found
         matching |= baseline

@@ -3,6 +3,7 @@
 
 import functools
 
+import astropy.units as u
 import numpy as np
 import torch
 
@@ -271,7 +272,7 @@ def _matched(pairs, views):
     names = [f"psf_fwhm_{name}" for name in (views.source, views.target)]
     if truth is None or any(name not in truth.colnames for name in names):
         return None
-    widths = [np.asarray(truth[name].to_value("arcsec")) for name in names]
+    widths = [u.Quantity(truth[name], u.arcsec).value for name in names]
     return match_psf(pairs.batch(views.source), views.batch, *widths).numpy()
 
 

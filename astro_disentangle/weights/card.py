@@ -51,7 +51,7 @@ with the same neighbours; the second, {steps} steps, goes on from its mean weigh
 
     python -m astro_disentangle.weights.build --output ONE --steps 3600 --until 1400 \\
         --threads 1
-    python -m astro_disentangle.weights.build --output TWO --steps 1750 \\
+    python -m astro_disentangle.weights.build --output TWO --steps 1750 --until 1600 \\
         --start ONE/training.safetensors --threads 1
 
 Recipe ``{recipe}``, AdamW with a rate that falls as a cosine, bfloat16 products,

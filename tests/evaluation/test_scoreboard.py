@@ -3,10 +3,12 @@
 
 import json
 
+import astropy.units as u
 import numpy as np
 import pytest
 import torch
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable
+from astropy.utils.masked import Masked
 
 from astro_disentangle import Disentangler, PairedCutouts, simulate_pairs
 from astro_disentangle.cli import main
@@ -119,7 +121,37 @@ def test_known_of_leaves_stars_and_words_out():
     assert list(known_of(pairs.labelled(table))[0]) == ["z"]
 
 
+def test_labels_of_every_kind(pairs):
+    """Masked, integer, with a unit or without: floats, NaN where not known."""
+    count = np.arange(64)
+    masked = MaskedColumn(count, mask=count < 3)
+    table = QTable(
+        {
+            "masked": masked,
+            "whole": count,
+            "size": Masked(count * u.arcsec, mask=count < 5),
+            "r_half": 1.0 + count,
+        }
+    )
+    labels, _, _ = known_of(pairs.labelled(table))
+    assert np.isnan(labels["masked"]).sum() == 3
+    assert np.isnan(labels["size"]).sum() == 5
+    assert labels["whole"].dtype == float
+    np.testing.assert_allclose(labels["log_size"], np.log10(1.0 + count))
+
+
+def test_one_group_is_scored_as_far_as_that_goes(model, pairs):
+    """Seeing cannot be tested across groups, nor donors be wrong."""
+    batches = {name: pairs.batch(name) for name in pairs.surveys}
+    one = PairedCutouts(batches, groups=np.zeros(64, int), truth=pairs.truth)
+    table = model.report(one, **FEW, baselines=False)
+    assert "retention" in table["group"]
+    assert not any("wrong donors" in text for text in table["measure"])
+
+
 def test_labels_are_joined_by_name(pairs):
+    as_bytes = QTable({"object_id": np.char.encode(pairs.object_id), "z": np.ones(64)})
+    assert len(pairs.labelled(as_bytes).truth) == 64
     names = pairs.object_id[::-1]
     table = QTable({"object_id": names, "row": np.arange(64.0)[::-1]})
     np.testing.assert_array_equal(pairs.labelled(table).truth["row"], np.arange(64.0))
