@@ -209,8 +209,9 @@ def test_noise_belongs_to_the_object(model, galaxies):
 
 
 TOO_NOISY = pytest.mark.xfail(
-    reason="HSC corners of real galaxies with neighbours scatter up to 1.52 times the "
-    "noise (second edition); how much of it is the neighbours' light is not known",
+    reason="corners of real galaxies with neighbours scatter up to 1.76 times the "
+    "noise in HSC, 1.35 in a deep Legacy view (third edition; simulated ones 1.1); how "
+    "much of it is the neighbours' light is not known",
     strict=True,
 )
 
@@ -220,7 +221,7 @@ TOO_NOISY = pytest.mark.xfail(
     [
         ("hsc", "legacy", -0.7),
         ("hsc", "legacy", 0.0),
-        ("hsc", "legacy", 0.7),
+        pytest.param("hsc", "legacy", 0.7, marks=TOO_NOISY),
         pytest.param("legacy", "hsc", -0.7, marks=TOO_NOISY),
         pytest.param("legacy", "hsc", 0.0, marks=TOO_NOISY),
         pytest.param("legacy", "hsc", 0.7, marks=TOO_NOISY),
@@ -272,7 +273,7 @@ def test_depth_by_number_is_painted_and_claimed(model, target, change):
         painted.append(1.4826 * np.median(np.abs(corners), (1, 2)) / claimed)
     painted = np.median(painted, 0)
     print(target, change, painted.round(2))
-    assert painted == pytest.approx(1.0, abs=0.2)
+    assert painted == pytest.approx(1.0, abs=0.15)
 
 
 @pytest.fixture(scope="module")
