@@ -123,6 +123,8 @@ def match_psf(source, target, source_fwhm, target_fwhm, *, regularization=1e-3):
         for place, band in enumerate(bands):
             if band is None or not present[row, band]:
                 continue
+            if not (source_fwhm[row, band] > 0 and target_fwhm[row, place] > 0):
+                continue
             sharp = _moffat(source_fwhm[row, band], survey, survey.pixel_scale, size)
             wide = _moffat(target_fwhm[row, place], wanted, survey.pixel_scale, size)
             if target_fwhm[row, place] > source_fwhm[row, band]:

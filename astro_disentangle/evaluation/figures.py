@@ -66,7 +66,8 @@ def plot_retention(table, path=None):
         ]
         axis.set_xticks(place, [n.replace("_", " ") for n in names], rotation=40)
         axis.set(title=survey, ylabel="R²", ylim=(0, 1))
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     return _finish(figure, path)
 
 
@@ -212,6 +213,7 @@ def plot_views(views, pairs, path=None, *, band="r", count=4):
     for line, row in zip(axes, rows, strict=True):
         noise = float(views.batch.noise[row, there])
         target = views.pixels[row, there].numpy()
+        target = np.where(views.good[row, there].numpy(), target, np.nan)
         mean = views.mean[row, there]
         images = [own[row, here].numpy(), views.samples[row, 0, there], mean, target]
         scales = [float(source.noise[row, here]), noise, noise, noise]

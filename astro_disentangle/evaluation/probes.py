@@ -70,8 +70,11 @@ def predict_held_out(latents, values, groups=None, *, others=None, probe="ridge"
     model = _regressor(probe)
     predicted = np.empty_like(values)
     for train, test in _folds(len(values), groups):
-        fitted = _fit(clone(model), latents[train], values[train])
-        predicted[test] = fitted.predict(others[test])
+        # A column of one value, or of none, says nothing, and trees trip over it.
+        low, high = np.fmin.reduce(latents[train]), np.fmax.reduce(latents[train])
+        told = high > low
+        fitted = _fit(clone(model), latents[train][:, told], values[train])
+        predicted[test] = fitted.predict(others[test][:, told])
     return predicted
 
 

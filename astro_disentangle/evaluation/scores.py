@@ -77,5 +77,6 @@ def bootstrap(statistic, *parts, groups=None, n_draws=200):
         chosen = rng.integers(len(members), size=len(members))
         index = np.concatenate([members[place] for place in chosen])
         draws.append(statistic(*(part[index] for part in parts)))
-    low, high = np.nanpercentile(draws, [16, 84])
+    draws = np.array(draws)[np.isfinite(draws)]
+    low, high = np.percentile(draws, [16, 84]) if len(draws) else (np.nan, np.nan)
     return value, float(low), float(high), len(members)

@@ -136,8 +136,9 @@ def score_views(views, pairs, wrong=None):
     """
     direction = f"{views.source}->{views.target}"
     known = pairs.noiseless is not None
-    truth = pairs.noiseless[views.target] if known else views.pixels
-    truth, name = truth.numpy(), "truth" if known else "observed"
+    pixels = views.pixels.numpy()
+    truth = pairs.noiseless[views.target].numpy() if known else pixels
+    name = "truth" if known else "observed"
     noise = views.batch.noise.numpy()[:, :, None, None]
     chosen = views.good.numpy() & np.isfinite(noise)
     matched = _matched(pairs, views)
@@ -146,8 +147,8 @@ def score_views(views, pairs, wrong=None):
     if matched is not None:
         found += _matched_errors(views, truth, name, noise, matched, chosen, baselines)
     signal = source_signal(pairs.batch(views.source))
-    found += _fluxes(views, truth, signal, matched, baselines)
-    found += _calibration(views, truth, noise, chosen)
+    found += _fluxes(views, truth, known, signal, matched, baselines)
+    found += _calibration(views, truth, pixels, noise, chosen)
     found += _power(views)
     rows = [Score(group, measure, direction, *score) for group, measure, score in found]
     baselines = {(*key, direction): value for key, value in baselines.items()}
@@ -190,7 +191,7 @@ def _matched_errors(views, truth, name, noise, matched, chosen, baselines):
     return found
 
 
-def _fluxes(views, truth, signal, matched, baselines):
+def _fluxes(views, truth, known, signal, matched, baselines):
     """Aperture fluxes of bright sources in each band."""
     survey, found = views.batch.survey, []
     predicted, true = (
@@ -200,6 +201,8 @@ def _fluxes(views, truth, signal, matched, baselines):
     if matched is not None:
         other = aperture_sums(matched, survey, views.offset)
     present = views.batch.present.numpy()
+    if not known:
+        present = present & _whole(views)
     for band, letter in enumerate(survey.bands):
         bright = (signal >= 20) & present[:, band]
         if bright.sum() < 10:
@@ -216,7 +219,7 @@ def _fluxes(views, truth, signal, matched, baselines):
     return found
 
 
-def _calibration(views, truth, noise, chosen):
+def _calibration(views, truth, pixels, noise, chosen):
     """Widths of pixel z-scores and coverage of aperture fluxes."""
     found, survey = [], views.batch.survey
     count = views.samples.shape[1]
@@ -225,14 +228,14 @@ def _calibration(views, truth, noise, chosen):
     spread = views.samples.std(1, ddof=1)
     # Mean and variance of S normal samples: z has this width when all is right.
     expected = np.sqrt((1 + 1 / count) * (count - 1) / (count - 3))
-    pixels = views.pixels.numpy()
     z = (pixels - views.mean) / np.maximum(spread, 1e-9) / expected
-    lit = truth > noise
+    # The observed pixels themselves would put their own noise on one side.
+    lit = (views.mean if truth is pixels else truth) > noise
     for name, part in (("galaxies", chosen & lit), ("sky", chosen & ~lit)):
         width = bootstrap(_rms, *_squares(z, 1.0, part))
         found.append(("calibration", f"width of pixel z, {name}", width))
     observed = aperture_sums(pixels, survey, views.offset)
-    whole = (views.good.all(-1).all(-1) & views.batch.present).numpy()
+    whole = _whole(views)
     draws = _sample_sums(views.samples, survey, views.offset)
     rank = (draws < observed[:, None]).sum(1)
     for share in _SHARES:
@@ -272,7 +275,12 @@ def _matched(pairs, views):
     names = [f"psf_fwhm_{name}" for name in (views.source, views.target)]
     if truth is None or any(name not in truth.colnames for name in names):
         return None
-    widths = [u.Quantity(truth[name], u.arcsec).value for name in names]
+    widths = []
+    for name, survey in zip(names, (views.source, views.target), strict=True):
+        width = np.ma.filled(u.Quantity(truth[name], u.arcsec).value, np.nan)
+        count = len(pairs.batch(survey).survey.bands)
+        width = width if width.ndim == 2 else np.tile(width[:, None], count)
+        widths.append(width)
     return match_psf(pairs.batch(views.source), views.batch, *widths).numpy()
 
 
@@ -287,6 +295,13 @@ def _donors(groups, wrong):
     alone = ~chosen.any(1)
     chosen[alone] = ~np.eye(len(index), dtype=bool)[alone]
     return torch.from_numpy(chosen)
+
+
+def _whole(views):
+    """Whether no pixel of the aperture is bad, (N, C)."""
+    bad = (~views.good).float().numpy()
+    sums = aperture_sums(bad, views.batch.survey, views.offset)
+    return (sums == 0) & views.batch.present.numpy()
 
 
 def _sample_sums(samples, survey, offset):
@@ -304,20 +319,25 @@ def _squares(values, scale, chosen):
 
 
 def _rms(squares, counts):
-    return float(np.sqrt(squares.sum() / max(counts.sum(), 1)))
+    return float(np.sqrt(squares.sum() / counts.sum())) if counts.sum() else np.nan
 
 
 def _median_rms(squares, counts):
     seen = counts > 0
+    if not seen.any():
+        return np.nan
     return float(np.median(np.sqrt(squares[seen] / counts[seen])))
 
 
 def _excess(wrong, right):
-    return float(np.median(np.sqrt(wrong / np.maximum(right, 1e-30))))
+    seen = right > 0
+    return (
+        float(np.median(np.sqrt(wrong[seen] / right[seen]))) if seen.any() else np.nan
+    )
 
 
 def _ratio(part, whole):
-    return float(part.sum() / max(whole.sum(), 1e-30))
+    return float(part.sum() / whole.sum()) if whole.sum() else np.nan
 
 
 def _median_bias(predicted, true):

@@ -103,6 +103,7 @@ def build(
     network.eval()
     groups = simulate(64, 8, surveys, seed=BANK_SEED, device=device)
     bank = InstrumentBank.observe(network, groups.batches, groups.group)
+    network.to("cpu")
     heads = simulated_heads(network, surveys, n_groups=_HEAD_GROUPS, seed=HEAD_SEED)
     model = Disentangler(recipe=recipe, n_steps=n_steps)
     model._set_fitted(network.to("cpu"), bank, history, "", heads)

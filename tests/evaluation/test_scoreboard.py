@@ -149,6 +149,43 @@ def test_one_group_is_scored_as_far_as_that_goes(model, pairs):
     assert not any("wrong donors" in text for text in table["measure"])
 
 
+def test_what_cannot_be_measured_is_not_zero(pairs):
+    """No good pixel in the aperture, and no noise that is known."""
+    views = _Painted(pairs, _perfect(pairs, 4, torch.Generator().manual_seed(0)))
+    views.good = torch.zeros_like(views.good)
+    rows, _ = score_views(views, pairs)
+    values = {(r.group, r.measure): r.value for r in rows}
+    assert np.isnan(values["error", "RMS of mean - truth over noise"])
+    assert np.isnan(values["calibration", "coverage of 2 arcsec flux, 68%"])
+
+
+def test_widths_of_a_perfect_posterior_without_a_truth(pairs):
+    """Pixels must not be sorted by the noise that is being judged."""
+    generator = torch.Generator().manual_seed(0)
+    views = _Painted(pairs, _perfect(pairs, 16, generator))
+    views.pixels = _perfect(pairs, 1, generator)[:, 0]
+    bare = PairedCutouts({name: pairs.batch(name) for name in pairs.surveys})
+    rows, _ = score_views(views, bare)
+    for part in ("galaxies", "sky"):
+        width = [r.value for r in rows if r.measure == f"width of pixel z, {part}"]
+        assert width == [pytest.approx(1, abs=0.03)]
+
+
+def test_labels_of_seeing_may_be_one_number_or_none(model, pairs):
+    table = QTable({f"psf_fwhm_{name}": np.full(64, 0.9) for name in pairs.surveys})
+    table["psf_fwhm_hsc"][:5] = np.nan
+    table["constant"] = np.ones(64)
+    scores = model.report(pairs.labelled(table), **FEW, baselines=False)
+    assert not any("constant" in text for text in scores["measure"])
+    assert any("PSF matching" in text for text in scores["measure"])
+
+
+def test_trees_take_a_band_that_is_missing(pairs):
+    x = np.random.default_rng(0).normal(size=(100, 4))
+    x[:, 2], x[1:, 3] = np.nan, np.nan
+    assert probe_r2(x, x[:, 0], probe="trees") > 0.5
+
+
 def test_labels_are_joined_by_name(pairs):
     as_bytes = QTable({"object_id": np.char.encode(pairs.object_id), "z": np.ones(64)})
     assert len(pairs.labelled(as_bytes).truth) == 64
