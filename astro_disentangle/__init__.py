@@ -10,7 +10,7 @@ import importlib
 _PUBLIC = {
     "Disentangler": "disentangler",
     "Survey": "survey",
-    "get_survey": "survey",
+    "get_survey": "surveys",
     "SurveyCutout": "data.cutout",
     "PairedCutouts": "data.pairs",
     "simulate_pairs": "simulation.pairs",

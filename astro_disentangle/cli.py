@@ -382,7 +382,7 @@ def _fit(options):
 def _report(options):
     from astro_disentangle.data.pairs import PairedCutouts
     from astro_disentangle.disentangler import Disentangler
-    from astro_disentangle.evaluation.galsim_pairs import load_pairs
+    from astro_disentangle.evaluation.pair_files import load_pairs
     from astro_disentangle.simulation.pairs import as_pairs, simulate_pairs
 
     model = Disentangler.load(options.weights, device=options.device)

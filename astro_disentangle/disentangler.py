@@ -29,6 +29,7 @@ from astro_disentangle.evaluation.properties import SIMULATED, fit_properties
 from astro_disentangle.evaluation.similarity import match_latents
 from astro_disentangle.keys import seed_of
 from astro_disentangle.model.bank import InstrumentBank
+from astro_disentangle.model.centring import centre_physics
 from astro_disentangle.model.conditions import (
     described_conditions,
     observed_conditions,
@@ -43,7 +44,7 @@ from astro_disentangle.quality import (
     WeightsError,
     check_count,
 )
-from astro_disentangle.survey import SURVEYS, get_survey
+from astro_disentangle.surveys import SURVEYS, get_survey
 from astro_disentangle.translation import STEPS, paint, to_sky
 from astro_disentangle.weights.pack import (
     check_device,
@@ -523,7 +524,7 @@ class Disentangler(Estimator):
         return_samples : bool
             Give the samples themselves instead.
         n_steps : int
-            Steps of the midpoint rule, two network evaluations each.
+            Steps of the solver, one evaluation of the decoder each.
         random_state : int, `numpy.random.Generator` or None
             Seed of the noise, which is drawn for each object on its own. None is
             seed 0: the same call gives the same result.
@@ -780,6 +781,8 @@ class Disentangler(Estimator):
             network.load_state_dict(trainer.averaged(), strict=False)
         finally:
             network.eval()
+        if trainer.objective.centred and len(sources[0].group) > 1:
+            centre_physics(network, [sources[0].batches])
         bank = InstrumentBank.observe(network, sources[0].batches, sources[0].group)
         self._set_fitted(network, bank, history, sha256="")
         return self
@@ -817,7 +820,7 @@ class Disentangler(Estimator):
         n_views : int
             Pairs that are translated, the first ones.
         n_samples, n_steps : int
-            Samples of each and steps of the midpoint rule.
+            Samples of each and steps of the solver.
         baselines : bool
             Score the network before training, aperture photometry and PSF matching
             too; twice the time.

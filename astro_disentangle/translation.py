@@ -7,12 +7,11 @@ import torch
 
 from astro_disentangle.data.write import checked_target, to_cutout, view_on_wcs
 from astro_disentangle.keys import torch_generator
-from astro_disentangle.model.flow import EVALUATIONS
+from astro_disentangle.model.flow import EVALUATIONS, SOLVER
 from astro_disentangle.quality import FLAGS
 
 __all__ = ["STEPS", "paint", "to_sky"]
 
-_SOLVER = "midpoint"
 #: Steps of the solver where nobody asks for another number.
 STEPS = 4
 
@@ -69,7 +68,6 @@ def paint(network, batch, conditions, *, n_samples, n_steps, seed):
             "offset": torch.zeros(rows, 2, dtype=torch.float32, device=device),
         },
         n_steps=n_steps,
-        solver=_SOLVER,
     ).cpu()
     unusable = (batch.flags & FLAGS.UNUSABLE) != 0
     return samples.masked_fill(unusable.cpu()[:, None, None, None, None], torch.nan)
@@ -115,7 +113,7 @@ def to_sky(samples, read, row, conditions, *, bands, wcs, return_samples, meta):
         "OBJECT": read.object_id[row],
         "SOURCE": read.batch.survey.name,
         "NSAMPLES": len(samples),
-        "NEVAL": meta["NSTEPS"] * EVALUATIONS[_SOLVER],
+        "NEVAL": meta["NSTEPS"] * EVALUATIONS[SOLVER],
     }
     where = {}
     if wcs is not None and flags & FLAGS.UNUSABLE:

@@ -26,7 +26,8 @@ from astro_disentangle.keys import numpy_generator, torch_generator
 from astro_disentangle.simulation.population import galaxies_of, sample_galaxies
 from astro_disentangle.simulation.render import component_fluxes
 from astro_disentangle.simulation.scene import sample_stars
-from astro_disentangle.survey import AB_FLUX_NJY, get_survey
+from astro_disentangle.survey import AB_FLUX_NJY
+from astro_disentangle.surveys import get_survey
 
 SEED = 0
 REAL, SIMULATED = "#0072B2", "#D55E00"

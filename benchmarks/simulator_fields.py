@@ -19,7 +19,7 @@ from scipy.optimize import least_squares
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.simulation import simulate
 from astro_disentangle.simulation.instruments import draw_conditions, pixel_noise
-from astro_disentangle.survey import get_survey
+from astro_disentangle.surveys import get_survey
 
 SEED = 0
 GAP = 8

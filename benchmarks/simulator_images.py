@@ -14,7 +14,7 @@ from simulator_fields import FIELDS, Field, fit_moffat
 
 from astro_disentangle.keys import numpy_generator, torch_generator
 from astro_disentangle.simulation.instruments import draw_conditions
-from astro_disentangle.survey import get_survey
+from astro_disentangle.surveys import get_survey
 
 SEED = 0
 REAL, SIMULATED = "#0072B2", "#D55E00"

@@ -109,11 +109,11 @@ def main():
         "instrument encoder": lambda: network.instrument.members(view),
         "network: grid and both encoders": lambda: model._encode(network, batch),  # noqa: SLF001
         "transform": lambda: model.transform(mappings, survey="hsc"),
-        "translate, 2 evaluations": lambda: model.translate(
-            mappings, survey="legacy", source="hsc", n_steps=1
-        ),
-        "translate, 8 evaluations": lambda: model.translate(
+        "translate, 4 evaluations": lambda: model.translate(
             mappings, survey="legacy", source="hsc"
+        ),
+        "translate, 64 evaluations": lambda: model.translate(
+            mappings, survey="legacy", source="hsc", n_steps=64
         ),
         "simulate a pair": lambda: simulate(4, 8, model.surveys, seed=0),
     }

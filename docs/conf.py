@@ -9,7 +9,7 @@ from sphinx_astropy.conf.v3 import *  # noqa: F403
 from sphinx_astropy.conf.v3 import exclude_patterns, extensions, intersphinx_mapping
 
 from astro_disentangle.quality import flag_table
-from astro_disentangle.survey import survey_table
+from astro_disentangle.surveys import survey_table
 
 project = "astro_disentangle"
 author = "the astro_disentangle developers"

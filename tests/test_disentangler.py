@@ -737,12 +737,48 @@ def test_fit_keeps_the_running_mean(fitted, tmp_path):
         n_steps=5, batch_size=16, network=TINY, progress=False, directory=tmp_path
     ).fit(pairs)
     tensors, _, _ = read_checkpoint(tmp_path / "training.safetensors")
-    state = model.network_.state_dict()
-    for name in state:
-        assert torch.equal(state[name], tensors[f"average.{name}"])
+    state = dict(model.network_.named_parameters())
+    for name, value in state.items():
+        assert torch.equal(value, tensors[f"average.{name}"])
     assert any(
-        not torch.equal(state[name], tensors[f"weights.{name}"]) for name in state
+        not torch.equal(value, tensors[f"weights.{name}"])
+        for name, value in state.items()
     )
+
+
+def test_fit_gives_the_surveys_one_centre(fitted):
+    """The means of the two surveys' latents agree; the published recipe leaves them."""
+    pairs = fitted[1]
+    offsets = {}
+    for recipe in ("default", "counterfactual"):
+        model = Disentangler(
+            recipe=recipe, n_steps=2, batch_size=16, network=TINY, progress=False
+        ).fit(pairs)
+        centre = model.network_.physics.centre("hsc")
+        means = [
+            model.transform(pairs.cutouts(name))["physics"].mean(0)
+            for name in pairs.surveys
+        ]
+        offsets[recipe] = np.linalg.norm(means[0] - means[1])
+        assert (centre != 0).any() == (recipe == "default")
+    assert offsets["default"] < 0.3 * offsets["counterfactual"]
+
+
+@pytest.mark.parametrize("surveys", [("kids", "sdss"), ("lsst", "euclid")])
+def test_any_two_described_surveys_can_be_trained(surveys):
+    """Fields of other pixels and patches: fit, latents and views both ways."""
+    pairs = simulate_pairs(16, surveys=surveys, random_state=1)
+    model = Disentangler(
+        surveys=surveys, n_steps=2, batch_size=8, network=TINY, progress=False
+    ).fit(pairs)
+    for source, target in (surveys, surveys[::-1]):
+        cutouts = pairs.cutouts(source)[:2]
+        assert np.isfinite(model.transform(cutouts)["physics"]).all()
+        wanted = get_survey(target)
+        for view in model.translate(cutouts, survey=target):
+            assert view.shape == (len(wanted.bands), *2 * [wanted.stamp_size])
+            assert np.isfinite(view.data).all()
+            assert view.unit == u.Unit(wanted.unit)
 
 
 def test_rounded_weights_have_their_own_digest(fitted, tmp_path):

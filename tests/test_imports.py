@@ -13,7 +13,7 @@ import astro_disentangle
 ROOT = Path(astro_disentangle.__file__).parent
 #: Rooms from the ground up: a room may import from those before it.
 FLOORS = (
-    ("quality", "keys", "survey", "checkpoint", "estimator", "samples"),
+    ("quality", "keys", "survey", "surveys", "checkpoint", "estimator", "samples"),
     ("data", "simulation"),
     ("model",),
     ("training", "evaluation", "weights", "translation"),

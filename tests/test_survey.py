@@ -12,7 +12,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astro_disentangle import Survey, SurveyMismatchError, get_survey
 from astro_disentangle.data.batch import COMMON_SCALE, COMMON_SIZE
 from astro_disentangle.data.read import read_cutouts
-from astro_disentangle.survey import SURVEYS
+from astro_disentangle.surveys import SURVEYS
 
 
 @pytest.mark.parametrize("name", SURVEYS)

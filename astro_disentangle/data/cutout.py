@@ -13,7 +13,7 @@ from astro_disentangle.data.units import header_value, lookup, nanojansky_per
 from astro_disentangle.data.unpack import psf_images
 from astro_disentangle.data.wcs import celestial
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
-from astro_disentangle.survey import get_survey
+from astro_disentangle.surveys import get_survey
 
 __all__ = ["SurveyCutout"]
 

@@ -22,7 +22,8 @@ from astro_disentangle.data.headers import check_fits
 from astro_disentangle.data.units import header_value, lookup
 from astro_disentangle.data.wcs import directions, tangent_wcs
 from astro_disentangle.quality import CutoutError, DisentangleError
-from astro_disentangle.survey import SURVEYS, Survey, get_survey
+from astro_disentangle.survey import Survey
+from astro_disentangle.surveys import SURVEYS, get_survey
 
 __all__ = ["read_cutout", "write_cutout"]
 

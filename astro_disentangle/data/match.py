@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from astro_disentangle.data.units import lookup
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
-from astro_disentangle.survey import SURVEYS, Survey, get_survey
+from astro_disentangle.survey import Survey
+from astro_disentangle.surveys import SURVEYS, get_survey
 
 __all__ = ["band_names", "match_bands", "survey_of"]
 

@@ -21,7 +21,7 @@ from astropy.nddata import CCDData, InverseVariance
 
 from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
-from astro_disentangle.survey import SURVEYS
+from astro_disentangle.surveys import SURVEYS
 
 __all__ = ["images_of", "is_row", "is_table", "rows_of"]
 

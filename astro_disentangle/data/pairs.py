@@ -8,7 +8,7 @@ import numpy as np
 
 from astro_disentangle.data.groups import group_by_position
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
-from astro_disentangle.survey import get_survey
+from astro_disentangle.surveys import get_survey
 
 __all__ = ["PairedCutouts"]
 

@@ -16,6 +16,7 @@ from astro_disentangle.data.cutout import SurveyCutout
 from astro_disentangle.data.layout import lay_out
 from astro_disentangle.data.match import match_bands, survey_of
 from astro_disentangle.data.measure import source_flags
+from astro_disentangle.data.stellarity import known_psfs, star_flag
 from astro_disentangle.data.stream import each_cutout
 from astro_disentangle.data.units import lookup
 from astro_disentangle.data.unpack import unpack
@@ -162,7 +163,12 @@ def _read_row(cutout, survey, position):
     else:
         # Noise is that of the survey's pixels, the window may have others.
         noise = windows.noise * (place.scale / survey.pixel_scale)
-        flags |= source_flags(pixels, good, noise, (*galaxy, place.scale))
+        seen, where = (pixels, good, noise), (*galaxy, place.scale)
+        found = source_flags(*seen, where)
+        if not found:
+            images = known_psfs(layout, windows.psf_fwhm, survey)
+            found = star_flag(*seen, (images, windows.psf_fwhm), where)
+        flags |= found
     number, object_id = _identity(meta, pixels, good)
     return _Row(
         survey=survey,

@@ -13,7 +13,7 @@ from astro_disentangle.data.aion import is_aion, split_aion
 from astro_disentangle.data.mmu import is_row, is_table, rows_of
 from astro_disentangle.data.units import lookup
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
-from astro_disentangle.survey import get_survey
+from astro_disentangle.surveys import get_survey
 
 __all__ = ["check_own_survey", "each_cutout", "is_one"]
 

@@ -13,7 +13,7 @@ from astro_disentangle.data.regrid import noise_gain, on_wcs, regrid_psf
 from astro_disentangle.data.units import nanojansky_per
 from astro_disentangle.data.wcs import celestial, tangent_wcs
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
-from astro_disentangle.survey import get_survey
+from astro_disentangle.surveys import get_survey
 
 __all__ = [
     "checked_target",

@@ -5,8 +5,9 @@ import numpy as np
 import torch
 
 from astro_disentangle.data.resample import grid_offsets, resample
+from astro_disentangle.evaluation.alignment import ranks_of_diagonal
 
-__all__ = ["match_psf", "measured_catalog"]
+__all__ = ["catalog_ranks", "match_psf", "measured_catalog"]
 
 #: Radii of the apertures in arcsec.
 _RADII = (0.5, 1.0, 2.0)
@@ -76,6 +77,61 @@ def measured_catalog(batch):
     return np.array(rows)
 
 
+def catalog_ranks(catalog, other_catalog, survey, other_survey):
+    """
+    Place of each galaxy among those of the other survey by colour, size and shape.
+
+    The columns of the bands that both surveys have, and the two of all bands, each less
+    its mean and over its standard deviation over the galaxies of its survey; distances
+    are Euclidean, and what is missing is at the mean.
+
+    Parameters
+    ----------
+    catalog, other_catalog : `~numpy.ndarray`
+        From `measured_catalog`, N galaxies each.
+    survey, other_survey : `~astro_disentangle.Survey`
+        Their surveys.
+
+    Returns
+    -------
+    rank : `~numpy.ndarray`
+        Shape (N,), int, 0 for the nearest.
+
+    Examples
+    --------
+    >>> from astro_disentangle import simulate_pairs
+    >>> from astro_disentangle.evaluation.baselines import (
+    ...     catalog_ranks, measured_catalog)
+    >>> batch = simulate_pairs(4, random_state=1).batch("hsc")
+    >>> catalog = measured_catalog(batch)
+    >>> catalog_ranks(catalog, catalog, batch.survey, batch.survey).tolist()
+    [0, 0, 0, 0]
+    """
+    common = [band for band in survey.bands if band in other_survey.bands]
+    a, b = (
+        _standardised(part[:, _columns(own, common)])
+        for part, own in ((catalog, survey), (other_catalog, other_survey))
+    )
+    squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
+    return ranks_of_diagonal(-squares)
+
+
+def _columns(survey, bands):
+    """Places of the columns of some bands, and of all bands, in a catalogue."""
+    first = [6 * survey.bands.index(band) for band in bands]
+    last = 6 * len(survey.bands)
+    return [place + part for place in first for part in range(6)] + [last, last + 1]
+
+
+def _standardised(columns):
+    """Zero mean and unit variance, and 0 where not known."""
+    known = np.isfinite(columns)
+    count = np.maximum(known.sum(0), 1)
+    less = np.where(known, columns - np.where(known, columns, 0).sum(0) / count, 0)
+    spread = np.sqrt(np.square(less).sum(0) / count)
+    return less / np.where(spread > 0, spread, 1)
+
+
 def match_psf(source, target, source_fwhm, target_fwhm, *, regularization=1e-3):
     """
     A source image under the target's PSF and pixels, by photutils.
@@ -97,7 +153,8 @@ def match_psf(source, target, source_fwhm, target_fwhm, *, regularization=1e-3):
     Returns
     -------
     images : `torch.Tensor`
-        Shape (B, C, N, N), nJy, float32; NaN in bands that the source lacks.
+        Shape (B, C, N, N), nJy, float32; NaN where the source has no good pixel: in
+        bands that it lacks, and beyond its edge.
 
     Examples
     --------
@@ -142,15 +199,14 @@ def match_psf(source, target, source_fwhm, target_fwhm, *, regularization=1e-3):
     offset = target.stamp()[2] * wanted.pixel_scale
     affine = source.affine.clone()
     affine[:, :, 2] -= (affine[:, :, :2] @ offset[:, :, None])[:, :, 0]
-    images, _ = resample(
+    images, seen = resample(
         matched.nan_to_num(0.0),
         good,
         affine,
         size=wanted.stamp_size,
         scale=wanted.pixel_scale,
     )
-    known = good.any(-1).any(-1)
-    return images.masked_fill(~known[:, :, None, None], torch.nan)
+    return images.masked_fill(~seen.bool(), torch.nan)
 
 
 def _moffat(fwhm, survey, scale, size):

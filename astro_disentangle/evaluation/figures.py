@@ -1,14 +1,19 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
-"""Figures of a report: the scoreboard to look at.
-
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
-"""
+"""Figures of a report: the scoreboard to look at."""
 
 import numpy as np
 
-__all__ = ["plot_latents", "plot_leakage", "plot_retention", "plot_views"]
+from astro_disentangle.evaluation.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    finish,
+    new_axes,
+)
+from astro_disentangle.quality import FLAGS
 
-_BLUE, _ORANGE, _GREY, _GREEN = "#0072B2", "#E69F00", "#999999", "#009E73"
+__all__ = ["plot_latents", "plot_leakage", "plot_retention", "plot_views"]
 
 
 def plot_retention(table, path=None):
@@ -42,15 +47,15 @@ def plot_retention(table, path=None):
     if not len(kept):
         return None
     surveys = list(dict.fromkeys(kept["where"]))
-    figure, axes = _axes(1, len(surveys), width=4.4, height=3.4)
+    figure, axes = new_axes(1, len(surveys), width=4.4, height=3.4)
     for axis, survey in zip(axes, surveys, strict=True):
         rows = kept[kept["where"] == survey]
         place = np.arange(len(rows))
         error = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
         bars = (
-            ("physics latents", "value", _BLUE, np.abs(error)),
-            ("aperture photometry, trees", "classical", _ORANGE, None),
-            ("untrained network", "untrained", _GREY, None),
+            ("physics latents", "value", BLUE, np.abs(error)),
+            ("aperture photometry, trees", "classical", ORANGE, None),
+            ("untrained network", "untrained", GREY, None),
         )
         for number, (label, column, colour, spread) in enumerate(bars):
             axis.bar(
@@ -68,7 +73,7 @@ def plot_retention(table, path=None):
         axis.set(title=survey, ylabel="R²", ylim=(0, 1))
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def plot_leakage(table, path=None):
@@ -98,18 +103,18 @@ def plot_leakage(table, path=None):
     rows = table[table["group"] == "leakage"]
     if not len(rows):
         return None
-    figure, axes = _axes(1, 1, width=8, height=0.8 + 0.24 * len(rows))
+    figure, axes = new_axes(1, 1, width=8, height=0.8 + 0.24 * len(rows))
     place = -np.arange(len(rows))
-    axes[0].barh(place, rows["value"], 0.6, color=_BLUE, label="this model")
-    axes[0].plot(rows["untrained"], place, "|", ms=11, color=_ORANGE, label="untrained")
+    axes[0].barh(place, rows["value"], 0.6, color=BLUE, label="this model")
+    axes[0].plot(rows["untrained"], place, "|", ms=11, color=ORANGE, label="untrained")
     aims = [float(text.split()[-1]) if text else np.nan for text in rows["aim"]]
-    axes[0].plot(aims, place, "|", ms=11, color=_GREEN, label="aim, at most")
+    axes[0].plot(aims, place, "|", ms=11, color=GREEN, label="aim, at most")
     axes[0].hlines(place, rows["low"], rows["high"], color="black", lw=1)
     names = [f"{m} ({w})" for m, w in zip(rows["measure"], rows["where"], strict=True)]
     axes[0].set_yticks(place, names, fontsize=7)
     axes[0].set(xlim=(-0.1, 1), xlabel="R² or accuracy (chance: 0 or 0.5)")
     axes[0].legend(frameon=False, fontsize=8, loc="lower right")
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def plot_latents(latents, labels, path=None):
@@ -143,8 +148,8 @@ def plot_latents(latents, labels, path=None):
     centre = stacked.mean(0)
     _, _, axes_of_z = np.linalg.svd(stacked - centre, full_matrices=False)
     places = {name: (z - centre) @ axes_of_z[:2].T for name, z in latents.items()}
-    figure, axes = _axes(1, 1 + len(chosen), width=3.4, height=3.2)
-    for (name, xy), colour in zip(places.items(), (_BLUE, _ORANGE), strict=True):
+    figure, axes = new_axes(1, 1 + len(chosen), width=3.4, height=3.2)
+    for (name, xy), colour in zip(places.items(), (BLUE, ORANGE), strict=True):
         axes[0].plot(*xy.T, ".", ms=3, color=colour, alpha=0.6, label=name)
     axes[0].legend(frameon=False, fontsize=8)
     for axis, (label, value) in zip(axes[1:], chosen, strict=True):
@@ -156,10 +161,10 @@ def plot_latents(latents, labels, path=None):
         figure.colorbar(points, ax=axis, label=label.replace("_", " "))
     for axis in axes:
         axis.set(xlabel="first component", ylabel="second component")
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
-def plot_views(views, pairs, path=None, *, band="r", count=4):
+def plot_views(views, pairs, path=None, *, band=None, count=4):
     """
     Source, view, target, and the difference in units of the noise.
 
@@ -171,10 +176,12 @@ def plot_views(views, pairs, path=None, *, band="r", count=4):
         The pairs.
     path : str or `~pathlib.Path`, optional
         Where to write the picture.
-    band : str
-        Band to show.
+    band : str, optional
+        Band to show; by default the one that most galaxies have in both surveys, of
+        several the middle one.
     count : int
-        Galaxies to show, the first that have the band in both surveys.
+        Galaxies to show, the first usable ones that have the band, of known noise, in
+        both surveys.
 
     Returns
     -------
@@ -193,13 +200,19 @@ def plot_views(views, pairs, path=None, *, band="r", count=4):
     True
     """
     source, survey = pairs.batch(views.source), views.batch.survey
-    if band not in source.survey.bands or band not in survey.bands:
+    usable = ((source.flags | views.batch.flags) & FLAGS.UNUSABLE) == 0
+    seen = {
+        letter: usable & _seen(source, letter) & _seen(views.batch, letter)
+        for letter in source.survey.bands
+        if letter in survey.bands and band in (None, letter)
+    }
+    best = max((int(rows.sum()) for rows in seen.values()), default=0)
+    if best == 0:
         return None
+    letters = [letter for letter, rows in seen.items() if rows.sum() == best]
+    band = letters[len(letters) // 2]
     here, there = source.survey.bands.index(band), survey.bands.index(band)
-    both = source.present[:, here] & views.batch.present[:, there]
-    rows = both.nonzero()[:count, 0].tolist()
-    if not rows:
-        return None
+    rows = seen[band].nonzero()[:count, 0].tolist()
     titles = (
         f"{views.source} {band}",
         f"as {views.target}: one sample",
@@ -207,7 +220,7 @@ def plot_views(views, pairs, path=None, *, band="r", count=4):
         f"{views.target} observed",
         "(observed - mean) / noise",
     )
-    figure, axes = _axes(len(rows), 5, width=2.1, height=2.0)
+    figure, axes = new_axes(len(rows), 5, width=2.1, height=2.0)
     axes = axes.reshape(len(rows), 5)
     own = source.stamp()[0]
     for line, row in zip(axes, rows, strict=True):
@@ -227,21 +240,10 @@ def plot_views(views, pairs, path=None, *, band="r", count=4):
             axis.set(xticks=[], yticks=[])
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8)
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
-def _axes(rows, columns, *, width, height):
-    """A figure that needs no window, and its axes as a flat array."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure((width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, axes.ravel()
-
-
-def _finish(figure, path):
-    if path is not None:
-        figure.savefig(path, dpi=120)
-    return figure
+def _seen(batch, band):
+    """Rows that have the band, and of known noise, (N,) bool."""
+    place = batch.survey.bands.index(band)
+    return batch.present[:, place] & batch.noise[:, place].isfinite()

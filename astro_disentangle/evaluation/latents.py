@@ -6,6 +6,8 @@ import torch
 
 from astro_disentangle.evaluation.alignment import (
     centred_kernel_alignment,
+    mutual_nearest,
+    neighbourhood_overlap,
     ranks_of_own,
 )
 from astro_disentangle.evaluation.probes import (
@@ -13,13 +15,20 @@ from astro_disentangle.evaluation.probes import (
     r_squared,
     survey_guesses,
 )
-from astro_disentangle.evaluation.scores import Score, bootstrap
+from astro_disentangle.evaluation.scores import Score, bootstrap, ratio_of_sums
 
-__all__ = ["Latents", "score_alignment", "score_instrument", "score_physics"]
+__all__ = [
+    "Latents",
+    "score_alignment",
+    "score_instrument",
+    "score_physics",
+]
 
 _CHUNK = 64
 #: Fewest labelled galaxies, or sets of cut-outs, for a probe.
 _FEWEST = 40
+#: Kinds of retrieval.
+_OTHER, _ORACLE = ", other neighbours", ", oracle"
 
 
 class Latents:
@@ -160,7 +169,7 @@ def score_physics(latents, labels, conditions, signal, groups):
     return rows
 
 
-def score_instrument(latents, labels, conditions, groups):
+def score_instrument(latents, labels, conditions, groups, galaxies):
     """
     What instrument latents know of the conditions, and of the galaxy.
 
@@ -168,6 +177,8 @@ def score_instrument(latents, labels, conditions, groups):
     ----------
     latents, labels, conditions, groups
         As in `score_physics`.
+    galaxies : `~numpy.ndarray`
+        Rows that are no stars: sets of cut-outs are of these.
 
     Returns
     -------
@@ -186,11 +197,13 @@ def score_instrument(latents, labels, conditions, groups):
                 found = bootstrap(r_squared, value[known], read)
                 label = f"R2 {name} from own instrument"
                 rows.append(Score("leakage", label, survey, *found))
-    sets = [np.flatnonzero(groups == label) for label in np.unique(groups)]
-    most = max(len(s) for s in sets)
+    of_group = groups[galaxies]
+    sets = [galaxies[of_group == label] for label in np.unique(of_group)]
+    # Some sets have lost a star: half of them are as large as that.
+    most = int(np.median([len(s) for s in sets])) if sets else 0
+    sets = [s for s in sets if len(s) >= most]
     if len(sets) < _FEWEST or most < 2:
         return rows
-    sets = [s for s in sets if len(s) == most]
     for (survey, name), value in conditions.items():
         first = value[[s[0] for s in sets]]
         for count, told in ((1, False), (most, False), (most, True)):
@@ -201,44 +214,79 @@ def score_instrument(latents, labels, conditions, groups):
     return rows
 
 
-def score_alignment(latents, galaxies, other=None):
+def score_alignment(latents, galaxies, other=None, oracle=None):
     """
-    How well each galaxy finds itself in the other survey.
+    How well each galaxy finds itself, and its neighbours, in the other survey.
 
     Parameters
     ----------
     latents : `Latents`
         Of N pairs.
     galaxies : `~numpy.ndarray`
-        Rows to search with and among.
+        The M rows to search with and among.
     other : `Latents`, optional
         The same galaxies with other neighbours around them.
+    oracle : dict of str to `~numpy.ndarray`, optional
+        From `~astro_disentangle.evaluation.oracle.oracle_ranks`.
 
     Returns
     -------
     scores : list of `Score`
         The rows, and the control with shuffled pairs.
+    ranks : dict of (str, str) to `~numpy.ndarray`
+        Shape (M,), place of each galaxy, 0 for the nearest, by kind (empty,
+        ``", other neighbours"`` or ``", oracle"``) and direction.
     """
-    rows = []
     a, b = latents.physics
-    kinds = [("", latents)]
-    if other is not None:
-        kinds.append((", other neighbours", other))
-    for kind, gallery in kinds:
-        for one, two in ((a, b), (b, a)):
-            queries = latents.physics[one][galaxies]
-            rank = ranks_of_own(queries, gallery.physics[two][galaxies])
-            for k in (1, 10):
-                found = bootstrap(np.mean, rank < k)
-                label = f"recall@{k}{kind}"
-                rows.append(Score("alignment", label, f"{one}->{two}", *found))
+    directions = {f"{one}->{two}": (one, two) for one, two in ((a, b), (b, a))}
+    galleries = {"": latents} | ({_OTHER: other} if other else {})
+    ranks = {
+        (kind, direction): ranks_of_own(
+            latents.physics[one][galaxies], gallery.physics[two][galaxies]
+        )
+        for kind, gallery in galleries.items()
+        for direction, (one, two) in directions.items()
+    }
+    ranks |= {(_ORACLE, direction): rank for direction, rank in (oracle or {}).items()}
+    rows = _score_recall(ranks)
     z_a, z_b = (latents.physics[name][galaxies] for name in (a, b))
-    found = bootstrap(centred_kernel_alignment, z_a, z_b)
+    for kind, gallery in galleries.items():
+        z = gallery.physics[b][galaxies]
+        rows += _score_neighbours(z_a, z, kind, f"{a}, {b}")
+    found = bootstrap(centred_kernel_alignment, z_a, z_b, halves=True)
     rows.append(Score("alignment", "kernel alignment", f"{a}, {b}", *found))
     shuffled = np.random.default_rng(0).permutation(len(z_b))
     found = bootstrap(np.mean, ranks_of_own(z_a, z_b[shuffled]) < 1)
     rows.append(Score("control", "recall@1, shuffled pairs", f"{a}->{b}", *found))
+    return rows, ranks
+
+
+def _score_recall(ranks):
+    """Recall of every kind, and what other neighbours leave of the oracle's."""
+    rows = []
+    for (kind, direction), rank in ranks.items():
+        for k in (1, 10):
+            found = bootstrap(np.mean, rank < k)
+            rows.append(Score("alignment", f"recall@{k}{kind}", direction, *found))
+        if kind == _OTHER and (_ORACLE, direction) in ranks:
+            parts = (rank < 1, ranks[_ORACLE, direction] < 1)
+            found = bootstrap(ratio_of_sums, *parts)
+            measure = f"recall@1{_OTHER} over oracle"
+            rows.append(Score("alignment", measure, direction, *found))
     return rows
+
+
+def _score_neighbours(z_a, z_b, kind, where):
+    """Galaxies that choose one another, and neighbours that both surveys name."""
+    k = min(10, len(z_a) - 1)
+    parts = {
+        "mutual nearest neighbours": mutual_nearest(z_a, z_b),
+        "overlap of 10 neighbours": neighbourhood_overlap(z_a, z_b, k),
+    }
+    return [
+        Score("alignment", measure + kind, where, *bootstrap(np.mean, part))
+        for measure, part in parts.items()
+    ]
 
 
 def _loss(value, read, moved):

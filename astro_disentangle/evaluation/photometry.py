@@ -24,7 +24,7 @@ def aperture_sums(images, survey, offset, radius=1.0):
     Returns
     -------
     sums : `~numpy.ndarray`
-        Shape (B, C).
+        Shape (B, C); NaN only where a pixel of the aperture is.
 
     Examples
     --------
@@ -45,7 +45,8 @@ def aperture_sums(images, survey, offset, radius=1.0):
             method="exact"
         )
         weight = mask.to_image((size, size))
-        sums[row] = (images[row] * weight).sum((1, 2))
+        inside = weight > 0
+        sums[row] = (images[row][:, inside] * weight[inside]).sum(1)
     return sums
 
 

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from astro_disentangle.evaluation.curves import (
+    plot_coverage,
+    plot_deviations,
+    plot_fluxes,
+    plot_retrieval,
+)
 from astro_disentangle.evaluation.figures import (
     plot_latents,
     plot_leakage,
@@ -13,7 +19,7 @@ from astro_disentangle.evaluation.figures import (
     plot_views,
 )
 from astro_disentangle.evaluation.latents import Latents
-from astro_disentangle.evaluation.scoreboard import known_of, scoreboard
+from astro_disentangle.evaluation.scoreboard import known_of, scored
 from astro_disentangle.evaluation.views import Views
 
 __all__ = ["write_report"]
@@ -32,8 +38,9 @@ def write_report(network, pairs, directory, **options):
     pairs : `~astro_disentangle.PairedCutouts`
         Pairs that it was not trained on.
     directory : str or `~pathlib.Path`
-        Folder for ``scores.ecsv``, ``scores.json``, ``retention.png``,
-        ``leakage.png``, ``latents.png`` and a picture of views for each direction.
+        Folder for ``scores.ecsv``, ``scores.json``, and, as ``.png``, ``retention``,
+        ``leakage``, ``latents``, ``retrieval``, ``fluxes``, ``coverage``,
+        ``deviations`` and a picture of views for each direction.
     **options
         Of `~astro_disentangle.evaluation.scoreboard.scoreboard`.
 
@@ -55,7 +62,8 @@ def write_report(network, pairs, directory, **options):
     >>> "retention" in table["group"]
     True
     """
-    table = scoreboard(network, pairs, **options)
+    found = scored(network, pairs, **options)
+    table, pairs = found.table, found.pairs
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     table.write(directory / "scores.ecsv", overwrite=True)
@@ -63,17 +71,26 @@ def write_report(network, pairs, directory, **options):
     (directory / "scores.json").write_text(json.dumps(rows, indent=1))
     plot_retention(table, directory / "retention.png")
     plot_leakage(table, directory / "leakage.png")
+    plot_retrieval(found.ranks, directory / "retrieval.png")
+    plot_fluxes(found.curves, directory / "fluxes.png")
+    plot_coverage(found.curves, directory / "coverage.png")
+    plot_deviations(found.curves, directory / "deviations.png")
+    _picture(network, pairs, directory, options.get("n_steps", 4))
+    return table
+
+
+def _picture(network, pairs, directory, n_steps):
+    """Latents, and views of both directions."""
     few = pairs[:_SHOWN]
     labels, _, _ = known_of(few)
     named = {n: labels[n] for n in ("redshift", "magnitude", "log_size") if n in labels}
     physics = Latents(network, few).physics
     plot_latents(physics, named or labels, directory / "latents.png")
     a, b = pairs.surveys
-    settings = {"n_samples": 8, "n_steps": options.get("n_steps", 4), "seed": 0}
+    settings = {"n_samples": 8, "n_steps": n_steps, "seed": 0}
     for source, target in ((a, b), (b, a)):
         views = Views(network, pairs[:16], source, target, **settings)
         plot_views(views, pairs[:16], directory / f"{source}_as_{target}.png")
-    return table
 
 
 def _plain(value):

@@ -32,7 +32,7 @@ def score_stars(network, pairs, star, *, n_samples, n_steps, seed):
     star : `~numpy.ndarray`
         Shape (N,), bool, which of them are stars.
     n_samples, n_steps : int
-        Samples of each star and steps of the midpoint rule.
+        Samples of each star and steps of the solver.
     seed : int
         Key of the noise.
 
@@ -67,10 +67,10 @@ def score_stars(network, pairs, star, *, n_samples, n_steps, seed):
                 "source": source,
                 "observation": view.observation,
                 "target": target,
+                "noise": goal.noise,
                 "offset": offset,
             },
             n_steps=n_steps,
-            solver="midpoint",
         )
         scale = survey.pixel_scale
         reached = image_fwhm(samples.mean(1)[:, band].cpu().numpy(), scale)

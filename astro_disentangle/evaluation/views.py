@@ -8,18 +8,21 @@ import numpy as np
 import torch
 
 from astro_disentangle.evaluation.baselines import match_psf
-from astro_disentangle.evaluation.photometry import (
-    aperture_sums,
-    flux_bias,
-    radial_power,
+from astro_disentangle.evaluation.calibration import score_calibration
+from astro_disentangle.evaluation.fluxes import score_fluxes
+from astro_disentangle.evaluation.photometry import aperture_sums, radial_power
+from astro_disentangle.evaluation.scores import (
+    Score,
+    bootstrap,
+    ratio_of_sums,
+    root_mean_square,
+    squares_of_rows,
 )
-from astro_disentangle.evaluation.scores import Score, bootstrap
 from astro_disentangle.keys import torch_generator
 
 __all__ = ["Views", "score_views", "source_signal"]
 
 _CHUNK = 32
-_SHARES = (0.68, 0.95)
 
 
 def source_signal(batch):
@@ -47,6 +50,9 @@ class Views:
     """
     Samples of one survey's images, painted from the other's.
 
+    The conditions are those of the donors, and the noise, where it is known, that of
+    the target's own metadata, as `~astro_disentangle.Disentangler.translate` has it.
+
     Parameters
     ----------
     network : `~astro_disentangle.model.network.Network`
@@ -56,11 +62,12 @@ class Views:
     source, target : str
         Names of the surveys.
     n_samples, n_steps : int
-        Samples S of each galaxy and steps of the midpoint rule.
+        Samples S of each galaxy and steps of the solver.
     seed : int
         Key of the noise.
     wrong : bool
-        Take the donors from another group of galaxies than the target's.
+        Take the donors, and the noise, from another group of galaxies than the
+        target's.
 
     Attributes
     ----------
@@ -75,6 +82,7 @@ class Views:
         self.batch = pairs.batch(target)
         self.pixels, self.good, self.offset = self.batch.stamp()
         donors = _donors(pairs.groups, wrong)
+        sky = _noise_of(donors, self.batch.noise) if wrong else self.batch.noise
         device = next(network.parameters()).device
         survey = self.batch.survey
         shape = (n_samples, len(survey.bands), *2 * [survey.stamp_size])
@@ -100,10 +108,10 @@ class Views:
                         "source": source,
                         "observation": view.observation,
                         "target": target,
+                        "noise": sky[rows].to(device),
                         "offset": self.offset[rows].to(device),
                     },
                     n_steps=n_steps,
-                    solver="midpoint",
                 )
                 parts.append(samples.cpu())
         self.samples = torch.cat(parts).numpy()
@@ -112,6 +120,34 @@ class Views:
     def mean(self):
         """Mean of the samples, (N, C, H, W)."""
         return self.samples.mean(1)
+
+    @functools.cached_property
+    def sums(self):
+        """Fluxes of the samples within 2 arcsec, (N, S, C), nJy."""
+        rows, count, bands = self.samples.shape[:3]
+        images = self.samples.reshape(rows, count * bands, *self.samples.shape[3:])
+        sums = aperture_sums(images, self.batch.survey, self.offset)
+        return sums.reshape(rows, count, bands)
+
+    @functools.cached_property
+    def ranks(self):
+        """Samples whose flux within 2 arcsec is below the observed, (N, C)."""
+        images, survey = self.pixels.numpy(), self.batch.survey
+        observed = aperture_sums(images, survey, self.offset)
+        return (self.sums < observed[:, None]).sum(1)
+
+    @functools.cached_property
+    def whole(self):
+        """Whether no pixel of the aperture is bad, (N, C)."""
+        bad = (~self.good).float().numpy()
+        sums = aperture_sums(bad, self.batch.survey, self.offset)
+        return (sums == 0) & self.batch.present.numpy()
+
+    def compared_with(self, pairs):
+        """Noiseless or else observed images; where fluxes of them are known, (N, C)."""
+        if pairs.noiseless is None:
+            return self.pixels.numpy(), self.whole
+        return pairs.noiseless[self.target].numpy(), self.batch.present.numpy()
 
 
 def score_views(views, pairs, wrong=None):
@@ -135,10 +171,8 @@ def score_views(views, pairs, wrong=None):
         Scores of PSF matching by group, measure and direction.
     """
     direction = f"{views.source}->{views.target}"
-    known = pairs.noiseless is not None
-    pixels = views.pixels.numpy()
-    truth = pairs.noiseless[views.target].numpy() if known else pixels
-    name = "truth" if known else "observed"
+    truth, known = views.compared_with(pairs)
+    name = "observed" if pairs.noiseless is None else "truth"
     noise = views.batch.noise.numpy()[:, :, None, None]
     chosen = views.good.numpy() & np.isfinite(noise)
     matched = _matched(pairs, views)
@@ -147,9 +181,10 @@ def score_views(views, pairs, wrong=None):
     if matched is not None:
         found += _matched_errors(views, truth, name, noise, matched, chosen, baselines)
     signal = source_signal(pairs.batch(views.source))
-    found += _fluxes(views, truth, known, signal, matched, baselines)
-    found += _calibration(views, truth, pixels, noise, chosen)
-    found += _power(views)
+    fluxes, other = score_fluxes(views, truth, known, signal, matched)
+    noiseless = None if pairs.noiseless is None else truth
+    found += fluxes + score_calibration(views, noiseless) + _power(views)
+    baselines |= other
     rows = [Score(group, measure, direction, *score) for group, measure, score in found]
     baselines = {(*key, direction): value for key, value in baselines.items()}
     return rows, baselines
@@ -163,15 +198,15 @@ def _errors(views, truth, name, noise, chosen, wrong):
         f"RMS of {name} over noise, blank": ("control", 0 * views.mean),
     }
     for measure, (group, image) in images.items():
-        squares = _squares(image - truth, noise, chosen)
-        found.append((group, measure, bootstrap(_rms, *squares)))
+        squares = squares_of_rows(image - truth, noise, chosen)
+        found.append((group, measure, bootstrap(root_mean_square, *squares)))
         # A few bright neighbours are most of that.
         middle = bootstrap(_median_rms, *squares)
         found.append((group, f"{measure}, median galaxy", middle))
     if wrong is not None:
         few = slice(0, len(wrong.mean))
         sides = (
-            _squares(image[few] - truth[few], noise[few], chosen[few])[0]
+            squares_of_rows(image[few] - truth[few], noise[few], chosen[few])[0]
             for image in (wrong.mean, views.mean)
         )
         measure = "error of wrong donors over that of right ones"
@@ -182,69 +217,12 @@ def _errors(views, truth, name, noise, chosen, wrong):
 def _matched_errors(views, truth, name, noise, matched, chosen, baselines):
     """The same where PSF matching has a result to compare with."""
     both = chosen & np.isfinite(matched)
-    ours = _squares(views.mean - truth, noise, both)
-    theirs = _squares(np.nan_to_num(matched) - truth, noise, both)
+    ours = squares_of_rows(views.mean - truth, noise, both)
+    theirs = squares_of_rows(np.nan_to_num(matched) - truth, noise, both)
     found, measure = [], f"RMS of mean - {name}, where PSF matching can be"
-    for label, statistic in (("", _rms), (", median galaxy", _median_rms)):
+    for label, statistic in (("", root_mean_square), (", median galaxy", _median_rms)):
         found.append(("error", measure + label, bootstrap(statistic, *ours)))
         baselines["error", measure + label] = statistic(*theirs)
-    return found
-
-
-def _fluxes(views, truth, known, signal, matched, baselines):
-    """Aperture fluxes of bright sources in each band."""
-    survey, found = views.batch.survey, []
-    predicted, true = (
-        aperture_sums(images, survey, views.offset) for images in (views.mean, truth)
-    )
-    other = np.full_like(true, np.nan)
-    if matched is not None:
-        other = aperture_sums(matched, survey, views.offset)
-    present = views.batch.present.numpy()
-    if not known:
-        present = present & _whole(views)
-    for band, letter in enumerate(survey.bands):
-        bright = (signal >= 20) & present[:, band]
-        if bright.sum() < 10:
-            continue
-        fine = bright & np.isfinite(other[:, band])
-        for kind, statistic in _FLUX.items():
-            measure = f"2 arcsec flux {letter}, S/N >= 20: {kind}"
-            score = bootstrap(statistic, predicted[bright, band], true[bright, band])
-            found.append(("flux", measure, score))
-            if fine.any():
-                baselines["flux", measure] = statistic(
-                    other[fine, band], true[fine, band]
-                )
-    return found
-
-
-def _calibration(views, truth, pixels, noise, chosen):
-    """Widths of pixel z-scores and coverage of aperture fluxes."""
-    found, survey = [], views.batch.survey
-    count = views.samples.shape[1]
-    if count < 4:
-        return found
-    spread = views.samples.std(1, ddof=1)
-    # Mean and variance of S normal samples: z has this width when all is right.
-    expected = np.sqrt((1 + 1 / count) * (count - 1) / (count - 3))
-    z = (pixels - views.mean) / np.maximum(spread, 1e-9) / expected
-    # The observed pixels themselves would put their own noise on one side.
-    lit = (views.mean if truth is pixels else truth) > noise
-    for name, part in (("galaxies", chosen & lit), ("sky", chosen & ~lit)):
-        width = bootstrap(_rms, *_squares(z, 1.0, part))
-        found.append(("calibration", f"width of pixel z, {name}", width))
-    observed = aperture_sums(pixels, survey, views.offset)
-    whole = _whole(views)
-    draws = _sample_sums(views.samples, survey, views.offset)
-    rank = (draws < observed[:, None]).sum(1)
-    for share in _SHARES:
-        # A rank stands for an interval of probability, of which a part may be inside.
-        low, high = ((count + 1) * (1 + side * share) / 2 for side in (-1, 1))
-        inside = np.clip(rank + 1, low, high) - np.clip(rank, low, high)
-        score = bootstrap(_ratio, (inside * whole).sum(1), whole.sum(1))
-        measure = f"coverage of 2 arcsec flux, {share:.0%}"
-        found.append(("calibration", measure, score))
     return found
 
 
@@ -264,7 +242,7 @@ def _power(views):
     galaxy, found = np.nonzero(usable)[0], []
     for name, rings in (("low", (0, 3)), ("middle", (3, 6)), ("Nyquist", (6, 8))):
         parts = ours[:, slice(*rings)].mean(1), theirs[:, slice(*rings)].mean(1)
-        score = bootstrap(_ratio, *parts, groups=galaxy)
+        score = bootstrap(ratio_of_sums, *parts, groups=galaxy)
         found.append(("power", f"sample over observed, {name} frequencies", score))
     return found
 
@@ -297,29 +275,9 @@ def _donors(groups, wrong):
     return torch.from_numpy(chosen)
 
 
-def _whole(views):
-    """Whether no pixel of the aperture is bad, (N, C)."""
-    bad = (~views.good).float().numpy()
-    sums = aperture_sums(bad, views.batch.survey, views.offset)
-    return (sums == 0) & views.batch.present.numpy()
-
-
-def _sample_sums(samples, survey, offset):
-    """Aperture sums of every sample, (N, S, C)."""
-    sums = [
-        aperture_sums(samples[:, s], survey, offset) for s in range(samples.shape[1])
-    ]
-    return np.stack(sums, 1)
-
-
-def _squares(values, scale, chosen):
-    """Sum of squares over the scale, and number of pixels, of each galaxy."""
-    square = np.where(chosen, np.square(values / np.where(chosen, scale, 1)), 0)
-    return square.sum((1, 2, 3)), chosen.sum((1, 2, 3))
-
-
-def _rms(squares, counts):
-    return float(np.sqrt(squares.sum() / counts.sum())) if counts.sum() else np.nan
+def _noise_of(donors, noise):
+    """Median noise of each row's donors, (N, C)."""
+    return torch.stack([noise[chosen].nanmedian(0).values for chosen in donors])
 
 
 def _median_rms(squares, counts):
@@ -334,19 +292,3 @@ def _excess(wrong, right):
     return (
         float(np.median(np.sqrt(wrong[seen] / right[seen]))) if seen.any() else np.nan
     )
-
-
-def _ratio(part, whole):
-    return float(part.sum() / whole.sum()) if whole.sum() else np.nan
-
-
-def _median_bias(predicted, true):
-    return float(np.median(predicted / true) - 1)
-
-
-def _scatter(predicted, true):
-    low, high = np.percentile(predicted / true, [16, 84])
-    return float((high - low) / 2)
-
-
-_FLUX = {"sum": flux_bias, "median": _median_bias, "scatter": _scatter}

@@ -3,8 +3,9 @@ r"""The decoder: an outline of the image, and the flow of what it leaves open.
 
 What depends only on the galaxy and the conditions is computed once
 (`Decoder.prepare`): a conditioning vector; a canvas, feature maps of 16 and 8
-patches on a side that hold what is to be painted where; and, painted from the canvas,
-the outline of the target. Each evaluation then reads the state of the flow
+patches on a side that hold what is to be painted where, brought to the patches of the
+target's stamp where these are not 16; and, painted from the canvas, the outline of the
+target. Each evaluation then reads the state of the flow
 (`astro_disentangle.model.flow`) in patches of the target survey and returns its
 velocity, which is zero for what the outline has already said.
 
@@ -38,10 +39,10 @@ from torch.nn import functional
 
 from astro_disentangle.model.blocks import ResidualBlock, TimeEmbedding
 
-__all__ = ["PATCHES", "Decoder", "EmptyOutline", "Outline", "Prepared"]
+__all__ = ["Decoder", "EmptyOutline", "Outline", "Prepared"]
 
-#: Patches on a side of a stamp, for every survey.
-PATCHES = 16
+#: Patches on a side of the canvas, and fewest and most of a survey's stamp.
+_CANVAS, _FEWEST, _MOST = 16, 8, 32
 #: Logarithm of the learned relative variance at first, and how far it may go.
 _LOG_VARIANCE, _LOG_RANGE = -4.0, 8.0
 #: Deviation beyond which the residual is logarithmic: of cosh(h), and of the noise.
@@ -175,7 +176,8 @@ class Prepared:
     c : `torch.Tensor`
         Shape (B, D), conditioning vector.
     fine, coarse : `torch.Tensor`
-        Shapes (B, W, 16, 16) and (B, 2 W, 8, 8), the canvas.
+        Shapes (B, W, M, M) and (B, 2 W, M / 2, M / 2), the canvas, with M patches on
+        a side of the stamp; M / 2 is rounded up.
     outline : `Outline` or `EmptyOutline`
         Of the target's pixels.
     """
@@ -221,10 +223,12 @@ class Decoder(nn.Module):
             s.name: (len(s.bands), s.patch_size, s.stamp_size) for s in surveys
         }
         for survey in surveys:
-            if survey.stamp_size != PATCHES * survey.patch_size:
+            patches = survey.stamp_size // survey.patch_size
+            if not _FEWEST <= patches <= _MOST:
                 raise ValueError(
-                    f"'stamp_size' must be {PATCHES} times 'patch_size'; got "
-                    f"{survey.stamp_size} and {survey.patch_size} for {survey.name}."
+                    f"'stamp_size' must be {_FEWEST} to {_MOST} times 'patch_size'; "
+                    f"got {survey.stamp_size} and {survey.patch_size} for "
+                    f"{survey.name}."
                 )
         self.source = nn.ModuleDict(
             {s.name: nn.Linear(5 * len(s.bands), condition) for s in surveys}
@@ -298,6 +302,13 @@ class Decoder(nn.Module):
         c = self.merge(torch.cat([z_physics, z_instrument, offset], 1))
         c = c + self.source[source](observation) + self.target[target]
         fine, coarse = self.canvas(z_physics, functional.silu(c))
+        _, patch, stamp = self.shapes[target]
+        patches = stamp // patch
+        if patches != _CANVAS:
+            fine, coarse = (
+                functional.interpolate(part, size=size, mode="bilinear")
+                for part, size in ((fine, patches), (coarse, -(-patches // 2)))
+            )
         return Prepared(target, c, fine, coarse, self._outline(fine, target, sky))
 
     def _outline(self, fine, target, sky):
@@ -338,11 +349,13 @@ class Decoder(nn.Module):
         h = self.patch[target](y) + prepared.fine
         for block in self.fine:
             h = block(h, c)
-        skip = h
-        h = self.down(h) + prepared.coarse
+        skip, patches = h, h.shape[-1]
+        # An odd number of patches is made even, and cut again.
+        odd = patches % 2
+        h = self.down(functional.pad(h, (0, odd, 0, odd))) + prepared.coarse
         for block in self.coarse:
             h = block(h, c)
-        h = functional.pixel_shuffle(self.up(h), 2)
+        h = functional.pixel_shuffle(self.up(h), 2)[..., :patches, :patches]
         h = self.join(torch.cat([h, skip], 1))
         for block in self.finish:
             h = block(h, c)

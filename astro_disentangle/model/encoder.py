@@ -217,11 +217,18 @@ class PhysicsEncoder(nn.Module):
         super().__init__()
         self.stem = _Stem(surveys, widths[0], condition, light, len(_APERTURES))
         self.tower = Tower(widths, depths, condition, 24, 24, size)
+        for survey in surveys:
+            self.register_buffer(f"centre_{survey.name}", torch.zeros(size))
+
+    def centre(self, survey):
+        """What is subtracted from latents of a survey, (P,), 0 before `centring`."""
+        return getattr(self, f"centre_{survey}")
 
     def forward(self, view):
         """Map a view to ``z_physics`` (B, P), zero mean and unit variance per row."""
         images, told, measured = self.stem(view)
         z = self.tower(images, told + measured).float()
+        z = functional.layer_norm(z, z.shape[-1:]) - self.centre(view.survey)
         return functional.layer_norm(z, z.shape[-1:])
 
 

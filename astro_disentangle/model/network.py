@@ -17,7 +17,8 @@ from astro_disentangle.model.encoder import (
     View,
     filled,
 )
-from astro_disentangle.model.flow import integrate
+from astro_disentangle.model.flow import SOLVER, integrate
+from astro_disentangle.model.photometry import Photometry
 
 __all__ = ["Network", "NetworkConfig"]
 
@@ -112,8 +113,9 @@ class Network(nn.Module):
             2 * config.condition,
             outlined=config.outlined,
         )
+        sizes = config.physics_size, config.instrument_size
         self.photometry = nn.ModuleDict(
-            {s.name: nn.Linear(config.physics_size, 4 * len(s.bands)) for s in surveys}
+            {s.name: Photometry(*sizes, len(s.bands)) for s in surveys}
         )
         nodes, weights = np.polynomial.hermite_e.hermegauss(16)
         weights = weights / weights.sum()
@@ -254,7 +256,9 @@ class Network(nn.Module):
             z_physics, z_instrument, target=target, sky=sky, **known
         )
 
-    def translate(self, z_physics, z_instrument, x_0, *, prepare, n_steps, solver):
+    def translate(
+        self, z_physics, z_instrument, x_0, *, prepare, n_steps, solver=SOLVER
+    ):
         """
         Samples of the target survey's image.
 
@@ -267,9 +271,9 @@ class Network(nn.Module):
         prepare : dict
             Further arguments of `prepare`.
         n_steps : int
-            Steps of the integrator.
+            Steps of the solver.
         solver : str
-            Its rule.
+            As `~astro_disentangle.model.flow.integrate` has it.
 
         Returns
         -------

@@ -11,7 +11,7 @@ from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.keys import seed_of
 from astro_disentangle.quality import check_count
 from astro_disentangle.simulation.sky import Simulation, simulate
-from astro_disentangle.survey import get_survey
+from astro_disentangle.surveys import get_survey
 
 __all__ = ["as_pairs", "simulate_pairs"]
 

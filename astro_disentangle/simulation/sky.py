@@ -40,13 +40,22 @@ from astro_disentangle.simulation.render import (
     render,
 )
 from astro_disentangle.simulation.scene import BOX, FIRST, draw_scene
-from astro_disentangle.survey import get_survey
+from astro_disentangle.surveys import get_survey
 
-__all__ = ["Simulation", "simulate"]
+__all__ = [
+    "MEAN_EBV",
+    "NOISE_SCATTER",
+    "Simulation",
+    "neighbours_of",
+    "place_on_pixels",
+    "simulate",
+    "truth_of",
+]
 
-_MEAN_EBV = 0.03
+#: Mean Galactic reddening, mag.
+MEAN_EBV = 0.03
 #: Scatter of the noise of cut-outs under one set of conditions: coverage varies.
-_NOISE_SCATTER = 0.04
+NOISE_SCATTER = 0.04
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +100,7 @@ class Simulation:
         return len(self.group)
 
 
-def _truth(centre, ebv):
+def truth_of(centre, ebv):
     """What is true of the central objects whatever the survey."""
     e1, e2 = centre.ellipticity.unbind(-1)
     galaxy = {
@@ -107,7 +116,7 @@ def _truth(centre, ebv):
     return {**truth, "magnitude": centre.magnitude_i, "ebv": ebv, "is_star": star}
 
 
-def _neighbours(scene):
+def neighbours_of(scene):
     """The neighbours of a scene; see `Simulation`."""
     rows = len(scene.position)
     others = scene.sources.map(lambda x: x.unflatten(0, (rows, -1))[:, FIRST:])
@@ -212,10 +221,10 @@ def simulate(
         around = generator("neighbours", *([neighbours] if neighbours else []))
     scene = draw_scene(rows, generator("galaxies"), around, magnitude)
     ebv = torch.empty(n_groups).exponential_(generator=generator("extinction"))
-    ebv = _MEAN_EBV * ebv
+    ebv = MEAN_EBV * ebv
     group = torch.arange(n_groups).repeat_interleave(group_size)
     centre = scene.sources.map(lambda tensor: tensor.unflatten(0, (rows, -1))[:, 0])
-    truth = _truth(centre, ebv[group])
+    truth = truth_of(centre, ebv[group])
     keys = torch.tensor([key(seed, "object", step, row) for row in range(rows)])
     batches, noiseless = {}, {}
     for survey in surveys:
@@ -233,7 +242,7 @@ def simulate(
         truth[f"depth_{survey.name}"] = depth
         truth[f"noise_{survey.name}"] = sigma
     truth = {name: tensor.to(device) for name, tensor in truth.items()}
-    others = {name: tensor.to(device) for name, tensor in _neighbours(scene).items()}
+    others = {name: tensor.to(device) for name, tensor in neighbours_of(scene).items()}
     return Simulation(surveys, batches, group.to(device), truth, noiseless, others)
 
 
@@ -261,7 +270,7 @@ def _observe(survey, scene, ebv, conditions, group, keys, generator, device):
     affine, images, level = _expose(
         survey, scene, ebv, conditions, group, device, generator
     )
-    uneven = _NOISE_SCATTER * torch.randn(rows, 1, generator=generator("coverage"))
+    uneven = NOISE_SCATTER * torch.randn(rows, 1, generator=generator("coverage"))
     depth = conditions.depth[group] - 2.5 / math.log(10) * uneven
     sigma = pixel_noise(survey, depth, conditions.psf_fwhm[group]).to(device)
     noise = correlated_noise(survey, images.shape, generator("noise", device))
@@ -296,7 +305,9 @@ def _expose(survey, scene, ebv, conditions, group, device, generator):
     from its sky and subtracts with it.
     """
     sources = scene.sources.map(lambda tensor: tensor.to(device))
-    affine, position = _place(survey, scene.position, generator("registration"))
+    affine, position = place_on_pixels(
+        survey, scene.position, generator("registration")
+    )
     dimming = extinction(survey, ebv) + conditions.zero_point
     response = 10 ** (-0.4 * dimming[group])
     fluxes = component_fluxes(survey, sources).unflatten(0, (len(group), -1))
@@ -313,7 +324,7 @@ def _expose(survey, scene, ebv, conditions, group, device, generator):
     return affine.to(device), images, unseen * (survey.pixel_scale / BOX) ** 2
 
 
-def _place(survey, offsets, generator):
+def place_on_pixels(survey, offsets, generator):
     """
     Where a survey has the sources, and where it says that the galaxy is.
 

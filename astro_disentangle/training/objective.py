@@ -25,10 +25,11 @@ FWHM and noise of the target's bands, where its metadata give them, from either
 instrument latent. The encoders are often not shown these numbers and must find
 them in the pixels; the flow alone asks for the seeing only late in training.
 
-**Photometry** (default recipe). Mean square error with which a linear layer
-reads what can be measured on the target, fluxes and second moments in every band,
-from the physics latent of its source. It asks for no more than the flow does, but
-directly, and of a linear layer.
+**Photometry** (default recipe). Negative logarithm of the density of what can be
+measured on the target, fluxes and second moments in every band, as linear layers read
+them from the physics latent of its source and the instrument latent
+(`astro_disentangle.model.photometry`). It asks for no more than the flow does, but
+directly, of a linear layer, and for colours as precisely as they can be known.
 
 **Contrast** (default recipe). Normalised temperature-scaled cross entropy
 (arXiv:2002.05709) of the two views of a galaxy among all views of the batch.
@@ -49,11 +50,12 @@ from torch.nn import functional
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.model.encoder import View, filled
 from astro_disentangle.model.flow import angle, interpolate
+from astro_disentangle.model.photometry import measure
 
 #: Variance of latents below which their disagreement is no longer scaled up.
 _LEAST_SPREAD = 1e-4
 
-__all__ = ["RECIPES", "Objective", "contrast", "effective_rank", "measure"]
+__all__ = ["RECIPES", "Objective", "contrast", "effective_rank"]
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,17 @@ float
         Extra weight of the pixels at the galaxy over those of the sky around it,
         falling as a Gaussian of 1.5 arcsec. No weight moves the minimum of the
         flow term, which is that of every pixel on its own.
+    centred : bool
+        Whether the physics latents of the surveys are given one mean at the end
+        (`astro_disentangle.model.centring`).
     """
 
     flow: float = 1.0
     outline: float = 1.0
-    agree_physics: float = 0.05
-    agree_instrument: float = 0.2
-    reading: float = 0.1
-    photometry: float = 0.3
+    agree_physics: float = 0.1
+    agree_instrument: float = 0.1
+    reading: float = 0.3
+    photometry: float = 1.0
     contrast: float = 0.1
     temperature: float = 0.1
     drop_bands: float = 0.3
@@ -104,6 +109,7 @@ float
     early: float = 1.0
     scaled: bool = True
     centre: float = 8.0
+    centred: bool = True
 
     def __call__(self, network, step, *, seed):
         """
@@ -141,12 +147,14 @@ float
                 z_source, source = z_again, again
             else:
                 z_source, source = z_physics[other], physics_views[other]
-            photometry.append(_photometry_error(network, step.batches[name], z_source))
             z_own, z_donors = self._instrument(
                 network, views[name], step.group, generator
             )
             reading.append(_reading_error(network, views[name], z_own, z_donors))
             agree_instrument.append(_disagreement(z_own, z_donors))
+            photometry.append(
+                _photometry_surprise(network, step.batches[name], z_source, z_donors)
+            )
             painted = self._painting_errors(
                 network, step.batches[name], z_source, source, z_donors, generator
             )
@@ -181,7 +189,9 @@ float
         chance = torch.rand(rows, bands + 4, generator=generator).to(view.x.device)
         share = chance[:, bands]
         keep = chance[:, :bands] < 0.25 + 0.75 * chance[:, bands + 1 : bands + 2]
-        keep[torch.arange(rows), chance[:, :bands].argmin(1)] = True
+        present = view.observation[:, :bands] > 0
+        rank = chance[:, :bands].masked_fill(~present, 2.0)
+        keep[torch.arange(rows), rank.argmin(1)] = True
         keep = (keep | (share >= self.drop_bands)[:, None]).to(view.x.dtype)
         known_psf = chance[:, bands + 2] >= (self.drop_psf if psf is None else psf)
         known_noise = chance[:, bands + 3] >= (
@@ -217,8 +227,8 @@ float
         chosen = mates & (chance < share)
         chosen[torch.arange(rows), best] = True
         numbers = torch.rand(rows, generator=generator) < self.described
-        complete = view.observation.reshape(rows, 5, -1)[:, (1, 3)].amin((1, 2)) > 0
-        numbers &= complete.cpu()
+        some_known = view.observation.reshape(rows, 5, -1)[:, (1, 3)].amax((1, 2)) > 0
+        numbers &= some_known.cpu()
         chosen = torch.cat([chosen & ~numbers[:, None], own & numbers[:, None]], 1).to(
             members.device
         )
@@ -272,6 +282,7 @@ RECIPES = {
         told=0,
         scaled=False,
         centre=0,
+        centred=False,
     ),
 }
 
@@ -302,49 +313,13 @@ def _reading_error(network, view, *latents):
     return sum(errors) / (len(errors) * known.sum().clamp(min=1))
 
 
-def measure(batch):
-    """
-    Fluxes and second moments of a batch of native stamps.
-
-    Four sums over the pixels of each band, with Gaussians of 0.8 and 1.6 arcsec
-    about the galaxy as weights and, for the last two, the larger one times
-    ``(x**2 - y**2)`` and ``2 x y``; each over its noise at the survey's typical
-    depth, compressed by ``arcsinh(value / 3)``.
-
-    Parameters
-    ----------
-    batch : `~astro_disentangle.data.batch.CutoutBatch`
-        B cut-outs of C bands.
-
-    Returns
-    -------
-    values : `torch.Tensor`
-        Shape (B, 4 C), band by band for each sum in turn.
-    known : `torch.Tensor`
-        Same shape, 1 for bands that are present, else 0.
-    """
-    pixels, good, offset = batch.stamp()
-    survey = batch.survey
-    size = survey.stamp_size
-    axis = torch.arange(size, device=offset.device) - (size - 1) / 2
-    x, y = ((axis - offset[:, part, None]) * survey.pixel_scale for part in (0, 1))
-    x, y = x[:, None, :], y[:, :, None]
-    small, large = ((-(x**2 + y**2) / (2 * s**2)).exp() for s in (0.8, 1.6))
-    weights = [small, large, large * (x**2 - y**2), large * 2 * x * y]
-    weights = torch.stack(weights, 1)
-    sums = torch.einsum("bkyx,bcyx->bkc", weights, pixels * good)
-    noise = torch.tensor(survey.pixel_noise(), device=pixels.device)
-    scatter = weights.square().sum((2, 3)).sqrt()[:, :, None] * noise
-    known = batch.present.to(pixels.dtype).repeat(1, 4)
-    return torch.asinh(sums / (3 * scatter)).flatten(1), known
-
-
-def _photometry_error(network, batch, z):
-    """Error of what is measured on a target as read from its source's latent."""
+def _photometry_surprise(network, batch, z_physics, z_instrument):
+    """Surprise at what is measured on a target, a band and kind of measurement."""
     with torch.autocast(batch.pixels.device.type, enabled=False):
         values, known = measure(batch)
-    told = network.photometry[batch.survey.name](z).float()
-    return ((told - values).square() * known).sum() / known.sum().clamp(min=1)
+        reading = network.photometry[batch.survey.name]
+        surprise = reading.surprise(z_physics, z_instrument, values, known)
+    return surprise.sum() / known.sum().clamp(min=1)
 
 
 def contrast(z_a, z_b, temperature):

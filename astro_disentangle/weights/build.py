@@ -12,8 +12,10 @@ from pathlib import Path
 from astro_disentangle.checkpoint import read_checkpoint
 from astro_disentangle.keys import key
 from astro_disentangle.model.bank import InstrumentBank
+from astro_disentangle.model.centring import centre_physics
 from astro_disentangle.model.network import Network, NetworkConfig
-from astro_disentangle.survey import get_survey
+from astro_disentangle.quality import WeightsError
+from astro_disentangle.surveys import get_survey
 from astro_disentangle.training.loop import Settings, Trainer
 from astro_disentangle.training.objective import RECIPES
 from astro_disentangle.training.source import SimulatedSource
@@ -22,13 +24,15 @@ __all__ = ["build", "main"]
 
 #: Seed of the galaxies of training; tests and scores use others.
 TRAINING_SEED = 20261
-#: Seeds of the galaxies behind the bank of instrument latents and behind the heads.
+#: Seeds of the galaxies behind the bank of instrument latents, the heads, the centre.
 BANK_SEED = 20262
 HEAD_SEED = 20263
+CENTRE_SEED = 20264
 #: Peak of the learning rate, from nothing and from the weights of an earlier run.
 _RATE, _RATE_FROM_START = 1e-3, 7e-4
-#: Groups of eight galaxies that the heads are fitted to.
+#: Groups of eight galaxies that the heads are fitted to, and that have the centre.
 _HEAD_GROUPS = 1024
+_CENTRE_GROUPS = 1024
 
 
 def build(
@@ -80,11 +84,9 @@ def build(
         network = Network(surveys, config).to(device)
     seed, rate = TRAINING_SEED, _RATE
     if start is not None:
-        tensors, earlier, _ = read_checkpoint(start)
-        mean = {k[8:]: t for k, t in tensors.items() if k.startswith("average.")}
-        network.load_state_dict(mean, strict=False)
+        earlier = _start_from(network, start)
         # Other galaxies than those of the earlier run, at the rate it had come to.
-        seed, rate = key(TRAINING_SEED, "start", earlier["step"]), _RATE_FROM_START
+        seed, rate = key(TRAINING_SEED, "start", earlier), _RATE_FROM_START
     settings = Settings(
         n_steps=n_steps, warmup=100, ema=0.99, seed=seed, learning_rate=rate
     )
@@ -101,6 +103,12 @@ def build(
 
     network.load_state_dict(trainer.averaged(), strict=False)
     network.eval()
+    if RECIPES[recipe].centred:
+        skies = (
+            simulate(8, 8, surveys, seed=CENTRE_SEED, step=step, device=device)
+            for step in range(_CENTRE_GROUPS // 8)
+        )
+        centre_physics(network, (sky.batches for sky in skies))
     groups = simulate(64, 8, surveys, seed=BANK_SEED, device=device)
     bank = InstrumentBank.observe(network, groups.batches, groups.group)
     network.to("cpu")
@@ -110,6 +118,22 @@ def build(
     path = output / "default.safetensors"
     model.save(path, dtype="float16")
     return path
+
+
+def _start_from(network, path):
+    """Take over the mean weights of an earlier run; the number of its steps."""
+    tensors, config, _ = read_checkpoint(path)
+    mean = {k[8:]: t for k, t in tensors.items() if k.startswith("average.")}
+    names = {name for name, _ in network.named_parameters()}
+    if unknown := sorted(mean.keys() - names):
+        raise WeightsError(
+            f"'{path}' is of another network or recipe: it has {unknown[0]!r}, which "
+            "this one lacks. Start from a checkpoint of the same recipe."
+        )
+    if new := sorted(names - mean.keys()):
+        print(f"new, and not of {path}: {', '.join(new)}")
+    network.load_state_dict(mean, strict=False)
+    return config["step"]
 
 
 def main(arguments=None):

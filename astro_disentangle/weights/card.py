@@ -16,8 +16,11 @@ from astro_disentangle.checkpoint import read_checkpoint
 __all__ = ["card", "main"]
 
 _FOLDER = Path(__file__).parent
-#: Steps of the first stage, whose history is not in the weights file.
-_FIRST_STAGE = 1400
+#: Steps of the earlier stages, whose history is not in the weights file.
+_EARLIER = 1400 + 1600
+_EARLIER_HOURS = 0.9 + 1.0
+#: Terms of the loss that are shown.
+_TERMS = ("loss", "flow", "outline", "photometry", "contrast")
 
 _HEAD = """\
 Model card of the packaged weights
@@ -28,7 +31,7 @@ What it is
 
 A small model ({parameters:.1f} million parameters) for Hyper Suprime-Cam (grizy,
 0.168") and the DECam part of the DESI Legacy Imaging Surveys (griz, 0.262"). It is
-the third edition, trained for about two hours on one CPU core: a starting point, and
+the fourth edition, trained for {total:.1f} hours on one CPU core: a starting point, and
 good enough to try everything. Its SHA-256 is
 ``{digest}``.
 
@@ -45,19 +48,18 @@ real image was used.
 Training
 --------
 
-In two stages. The first, 1,400 steps of 64 pairs, is that of commit ``f97a4ba``, whose
-outline was one of stretched pixels and whose contrast, until step 1,200, compared views
-with the same neighbours; the second, {steps} steps, goes on from its mean weights::
+In three stages. The first two, 1,400 and 1,600 steps of 64 pairs, made the third
+edition (commit ``07b853f`` has its card): its recipe knew photometry by a square error
+only. The third, {steps} steps, goes on from its mean weights with the present recipe::
 
-    python -m astro_disentangle.weights.build --output ONE --steps 3600 --until 1400 \\
-        --threads 1
-    python -m astro_disentangle.weights.build --output TWO --steps 1750 --until 1600 \\
-        --start ONE/training.safetensors --threads 1
+    python -m astro_disentangle.weights.build --output THREE --steps 2500 \\
+        --until {steps} --start TWO/training.safetensors --threads 1
 
-Recipe ``{recipe}``, AdamW with a rate that falls as a cosine, bfloat16 products,
-running mean of the weights; 0.9 and {hours:.1f} hours on one core of a server CPU that
-had other work. Second stage: the loss, its flow and its outline, means of twenty
-steps:
+where the layers ``photometry.NAME`` of that checkpoint had been renamed to
+``photometry.NAME.physics``. Recipe ``{recipe}``, AdamW with a rate that falls as a
+cosine, bfloat16 products, running mean of the weights; 0.9, 1.0 and {hours:.1f} hours
+on one core of a server CPU that had other work. Third stage: the loss and some of its
+terms, means of twenty steps:
 
 {losses}
 
@@ -135,19 +137,18 @@ def card(scores, digest, config, parameters, pairs):
     history = config["history"]
     steps = int(history[-1]["step"])
     chosen = [history[len(history) * part // 8 - 1] for part in (1, 2, 4, 6, 8)]
+    hours = sum(row["seconds"] for row in history) / 3600
     text = _HEAD.format(
         parameters=parameters / 1e6,
         digest=digest,
-        galaxies=64 * (steps + _FIRST_STAGE),
+        galaxies=64 * (steps + _EARLIER),
         recipe=config["recipe"],
         steps=steps,
-        hours=sum(row["seconds"] for row in history) / 3600,
+        hours=hours,
+        total=hours + _EARLIER_HOURS,
         losses=_table(
-            ("step", "loss", "flow", "outline"),
-            [
-                (int(r["step"]), *(f"{r[n]:.3f}" for n in ("loss", "flow", "outline")))
-                for r in chosen
-            ],
+            ("step", *_TERMS),
+            [(int(r["step"]), *(f"{r[n]:.3f}" for n in _TERMS)) for r in chosen],
         ),
         pairs=pairs,
     )

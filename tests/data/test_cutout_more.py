@@ -21,7 +21,8 @@ from astro_disentangle import CutoutError, SurveyCutout, SurveyMismatchError
 from astro_disentangle.data.read import read_cutouts
 from astro_disentangle.data.units import nanojansky_per
 from astro_disentangle.data.wcs import tangent_wcs
-from astro_disentangle.survey import AB_FLUX_NJY, get_survey
+from astro_disentangle.survey import AB_FLUX_NJY
+from astro_disentangle.surveys import get_survey
 
 SKY = SkyCoord(150.1, 2.2, unit="deg")
 SHAPE = (2, 40, 40)

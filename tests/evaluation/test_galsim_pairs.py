@@ -14,13 +14,9 @@ from astropy.table import Table
 
 from astro_disentangle import WeightsError, get_survey
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
-from astro_disentangle.evaluation import galsim_pairs
-from astro_disentangle.evaluation.galsim_pairs import (
-    load_pairs,
-    main,
-    render_pairs,
-    save_pairs,
-)
+from astro_disentangle.evaluation import galsim_pairs, galsim_shapes
+from astro_disentangle.evaluation.galsim_pairs import main, render_pairs
+from astro_disentangle.evaluation.pair_files import load_pairs, save_pairs
 from astro_disentangle.simulation import simulate, sky
 from astro_disentangle.simulation.instruments import draw_conditions
 from astro_disentangle.simulation.noise import photon_factor
@@ -205,7 +201,7 @@ def test_wrong_arguments_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'n' must be a positive"):
         render_pairs(0, seed=0)
     monkeypatch.setitem(sys.modules, "galsim", None)
-    galsim_pairs._galsim.cache_clear()
+    galsim_shapes.load_galsim.cache_clear()
     with pytest.raises(ImportError, match=r"astro_disentangle\[sim\]"):
         render_pairs(1, seed=0)
 
@@ -260,7 +256,9 @@ def check_flux(name, pairs):
     galsim = pytest.importorskip("galsim")
     survey = get_survey(name)
     random, scene, ebv, conditions = group_of(name, None)
-    _, position = sky._place(survey, scene.position, random("registration", name))
+    _, position = sky.place_on_pixels(
+        survey, scene.position, random("registration", name)
+    )
     response = 10 ** (-0.4 * (sky.extinction(survey, ebv) + conditions.zero_point))
     fluxes = sky.component_fluxes(survey, scene.sources)[:, None] * response
     worst = 0.0

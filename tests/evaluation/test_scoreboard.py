@@ -1,7 +1,9 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """The scoreboard on networks and images of which the answer is known."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import astropy.units as u
 import numpy as np
@@ -10,16 +12,22 @@ import torch
 from astropy.table import MaskedColumn, QTable
 from astropy.utils.masked import Masked
 
-from astro_disentangle import Disentangler, PairedCutouts, simulate_pairs
+from astro_disentangle import (
+    Disentangler,
+    PairedCutouts,
+    get_survey,
+    simulate_pairs,
+)
 from astro_disentangle.cli import main
 from astro_disentangle.evaluation.baselines import match_psf, measured_catalog
 from astro_disentangle.evaluation.figures import plot_leakage, plot_retention
-from astro_disentangle.evaluation.galsim_pairs import save_pairs
+from astro_disentangle.evaluation.latents import score_instrument
+from astro_disentangle.evaluation.pair_files import save_pairs
 from astro_disentangle.evaluation.photometry import aperture_sums
 from astro_disentangle.evaluation.probes import probe_r2
-from astro_disentangle.evaluation.scoreboard import known_of, scoreboard
+from astro_disentangle.evaluation.scoreboard import _usable, known_of, scoreboard
 from astro_disentangle.evaluation.views import Views, score_views
-from astro_disentangle.quality import CutoutError, SurveyMismatchError
+from astro_disentangle.quality import FLAGS, CutoutError, SurveyMismatchError
 from astro_disentangle.simulation import simulate
 
 FEW = {"n_views": 16, "n_samples": 4, "n_steps": 1}
@@ -117,8 +125,53 @@ def test_known_of_leaves_stars_and_words_out():
     assert set(labels) >= {"redshift", "log_mass", "magnitude", "log_size"}
     assert all(np.isnan(value[star]).all() for value in labels.values())
     assert conditions["hsc", "psf_fwhm"].shape == (80, 5)
+    for value in conditions.values():
+        np.testing.assert_array_equal(np.isnan(value).all(1), star)
     table = QTable({"z": np.arange(80.0), "name": ["a"] * 80})
     assert list(known_of(pairs.labelled(table))[0]) == ["z"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [True, False, False, True],
+        [1, 0, 0, 1],
+        [1.0, 0.0, 0.0, 1.0],
+        ["true", "false", "False", "TRUE"],
+        np.array([b"T", b"F", b"F", b"T"]),
+        MaskedColumn([True, False, True, True], mask=[0, 0, 1, 0]),
+        MaskedColumn(["True", "False", "", "True"], mask=[0, 0, 1, 0]),
+    ],
+)
+def test_stars_in_every_spelling(pairs, column):
+    _, _, star = known_of(pairs[:4].labelled(QTable({"is_star": column})))
+    assert star.tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize("column", [["yes", "no"], [0.0, 0.5], [np.nan, 1.0], [0, 2]])
+def test_stars_that_are_neither_true_nor_false(pairs, column):
+    with pytest.raises(CutoutError, match="'is_star'"):
+        known_of(pairs[:2].labelled(QTable({"is_star": column})))
+
+
+def test_sets_of_conditions_have_no_stars():
+    """Sixty groups of four, of which ten have a star: the others are read."""
+    groups, rng = np.repeat(np.arange(60), 4), np.random.default_rng(0)
+    star = np.isin(np.arange(240), 4 * np.arange(10) + 1)
+    seen = []
+
+    def instrument(survey, sets, *, told=False):
+        seen.extend(sets)
+        return rng.normal(size=(len(sets), 3))
+
+    latents = SimpleNamespace(physics={"hsc": None}, instrument=instrument)
+    seeing = rng.normal(size=60)[groups][:, None]
+    conditions = {("hsc", "psf_fwhm"): np.where(star[:, None], np.nan, seeing)}
+    rows = score_instrument(latents, {}, conditions, groups, np.flatnonzero(~star))
+    sets = seen[240:]
+    assert not star[np.concatenate(sets)].any()
+    assert sorted({len(s) for s in sets}) == [1, 4]
+    assert [r.n for r in rows] == [50] * 6
 
 
 def test_labels_of_every_kind(pairs):
@@ -210,7 +263,8 @@ def test_report_of_real_pairs_without_truth(model, pairs):
 
 def test_report_with_everything(model, pairs, tmp_path):
     other = simulate_pairs(64, random_state=11, neighbours=1)
-    table = model.report(pairs, other=other, directory=tmp_path, **FEW)
+    few = {**FEW, "n_views": 48}
+    table = model.report(pairs, other=other, directory=tmp_path, **few)
     inside = (table["low"] <= table["value"]) & (table["value"] <= table["high"])
     assert inside.mean() > 0.9
     # The trained model must beat the untrained one where it was trained to.
@@ -224,8 +278,37 @@ def test_report_with_everything(model, pairs, tmp_path):
     np.testing.assert_array_equal(written["value"], table["value"])
     rows = json.loads((tmp_path / "scores.json").read_text())
     assert len(rows) == len(table)
-    for name in ("retention", "leakage", "latents", "hsc_as_legacy", "legacy_as_hsc"):
+    for name in (
+        *("retention", "leakage", "latents", "hsc_as_legacy", "legacy_as_hsc"),
+        *("retrieval", "fluxes", "coverage", "deviations"),
+    ):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    # With other neighbours: this model, what photometry finds, and what can be found.
+    measure = "recall@1, other neighbours"
+    found = _value(table, "alignment", measure, "hsc->legacy")
+    assert found["untrained"] < 0.1 < found["classical"] < 1
+    oracle = _value(table, "alignment", "recall@1, oracle", "hsc->legacy")
+    assert oracle["value"] == oracle["untrained"] > 0.9
+    over = _value(table, "alignment", f"{measure} over oracle", "hsc->legacy")
+    assert over["value"] == pytest.approx(found["value"] / oracle["value"])
+    assert over["aim"] == ">= 0.90"
+    faint = np.char.endswith(np.asarray(table["measure"]), "worst bin, sigma")
+    assert set(table["aim"][faint]) == {"+- 3"}
+    for where in ("hsc->legacy", "legacy->hsc"):
+        count = _value(table, "cost", "decoder evaluations of a translation", where)
+        assert count["value"] in (1, 2)
+    assert set(table["aim"][table["group"] == "cost"]) == {""}
+
+
+def test_unusable_rows_are_in_no_score_and_no_picture(pairs):
+    batches = {name: pairs.batch(name) for name in pairs.surveys}
+    flags = torch.zeros(64, dtype=torch.int64)
+    flags[:5] = int(FLAGS.UNUSABLE)
+    batches["hsc"] = dataclasses.replace(batches["hsc"], flags=flags)
+    batches["legacy"] = dataclasses.replace(batches["legacy"], flags=0 * flags)
+    kept, other = _usable(PairedCutouts(batches), pairs)
+    assert (len(kept), len(other)) == (59, 59)
+    assert other.object_id == pairs.object_id[5:]
 
 
 def test_report_says_what_is_wrong(model, pairs):
@@ -242,7 +325,9 @@ def test_same_report_twice(model, pairs):
     one, two = (
         scoreboard(model.network_, pairs, **FEW, baselines=False) for _ in range(2)
     )
-    np.testing.assert_array_equal(one["value"], two["value"])
+    clock = np.char.startswith(np.asarray(one["measure"]), "seconds")
+    assert clock.sum() == 4
+    np.testing.assert_array_equal(one["value"][~clock], two["value"][~clock])
 
 
 def test_command(tmp_path, capsys):
@@ -305,6 +390,28 @@ def test_matched_image_has_the_profile_of_the_target():
     moved = aperture_sums(matched, legacy.survey, offset, 2.0)
     ratio = moved[known, red] / own[known, red]
     assert np.median(ratio) == pytest.approx(1, abs=0.05)
+
+
+def test_psf_matching_says_where_the_source_ends():
+    """Beyond the edge of the source's image there is nothing to compare with."""
+    pairs = simulate_pairs(8, random_state=2)
+    hsc, legacy = pairs.batch("hsc"), pairs.batch("legacy")
+    widths = [pairs.truth[f"psf_fwhm_{name}"].value for name in ("hsc", "legacy")]
+    cut = dataclasses.replace(hsc, good=hsc.good.clone())
+    cut.good[..., : hsc.good.shape[-1] // 4] = False
+    whole, part = (match_psf(batch, legacy, *widths).isfinite() for batch in (hsc, cut))
+    lost = whole & ~part
+    assert 0.15 < lost.float().mean() / whole.float().mean() < 0.35
+    assert whole.any(-1).any(-1).sum() == hsc.present[:, :4].sum()
+
+
+def test_apertures_count_no_pixel_outside_of_them():
+    survey = get_survey("legacy")
+    image = np.ones((1, 1, 32, 32))
+    image[..., 0, 0] = np.nan
+    assert np.isfinite(aperture_sums(image, survey, [[0, 0]])).all()
+    image[..., 15, 15] = np.nan
+    assert np.isnan(aperture_sums(image, survey, [[0, 0]])).all()
 
 
 def test_figures_of_tables_without_their_rows():

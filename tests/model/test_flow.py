@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from astro_disentangle.model.flow import angle, integrate, interpolate
+from astro_disentangle.model.flow import EVALUATIONS, angle, integrate, interpolate
 
 QUARTER = math.pi / 2
 
@@ -35,7 +35,9 @@ def test_ends_and_velocity_of_the_path():
     torch.testing.assert_close(velocity, (ahead - behind) / 2e-3, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2)])
+@pytest.mark.parametrize(
+    ("solver", "order"), [("euler", 1), ("midpoint", 2), ("adams", 2)]
+)
 @pytest.mark.parametrize(
     ("velocity", "exact"),
     [
@@ -50,27 +52,58 @@ def test_order_of_the_solvers(solver, order, velocity, exact):
     one = torch.ones_like(y)
     errors = [
         (integrate(velocity, y, one, n_steps=n, solver=solver) - exact(y)).abs().max()
-        for n in (64, 128)
+        for n in (256, 512)
     ]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
 
-def test_every_pixel_turns_by_a_quarter():
-    """Whatever its variance, and in any number of steps."""
+@pytest.mark.parametrize("solver", EVALUATIONS)
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_every_pixel_turns_by_a_quarter(solver, n_steps):
+    """Whatever its variance, in any number of steps, each of so many evaluations."""
     variance = torch.tensor([1e-6, 0.2, 30.0], dtype=torch.float64)
-    for n_steps in (1, 3):
-        turned = integrate(
-            lambda y, t: torch.ones_like(y), 0 * variance, variance, n_steps=n_steps
-        )
-        assert turned.tolist() == pytest.approx([QUARTER] * 3)
+    times = []
+
+    def velocity(y, t):
+        times.append(t[0].item())
+        return torch.ones_like(y)
+
+    turned = integrate(velocity, 0 * variance, variance, n_steps=n_steps, solver=solver)
+    assert turned.tolist() == pytest.approx([QUARTER] * 3)
+    assert len(times) == n_steps * EVALUATIONS[solver]
+    assert times == sorted(times)
 
 
-def test_reverse_returns():
+def test_default_steps_lengthen():
+    """theta_i is (pi / 2) (i / n)**1.3, by its definition."""
+    times = []
+    one = torch.ones(1, dtype=torch.float64)
+    integrate(lambda y, t: times.append(t.item()) or y, one, one, n_steps=4)
+    theta = [math.atan2(t, 1 - t) for t in times]
+    assert theta == pytest.approx([QUARTER * (i / 4) ** 1.3 for i in range(4)])
+
+
+def test_adams_takes_the_slope_of_the_step_before_along():
+    """A velocity that is linear in theta is followed exactly from the second step."""
+    one = torch.ones(1, dtype=torch.float64)
+
+    def velocity(y, t):
+        return torch.atan2(t, 1 - t)
+
+    first = QUARTER * 0.5**1.3
+    y = integrate(velocity, 0 * one, one, n_steps=2)
+    # Euler's step at the velocity 0, then the exact integral of the rest.
+    assert y.item() == pytest.approx((QUARTER**2 - first**2) / 2)
+
+
+@pytest.mark.parametrize("solver", ["adams", "midpoint"])
+def test_reverse_returns(solver):
     y = torch.randn(4, dtype=torch.float64)
     variance = torch.full_like(y, 0.2)
-    there = integrate(lambda y, t: torch.sin(y), y, variance, n_steps=100)
+    options = {"n_steps": 400, "solver": solver}
+    there = integrate(lambda y, t: torch.sin(y), y, variance, **options)
     back = integrate(
-        lambda y, t: torch.sin(y), there, variance, n_steps=100, reverse=True
+        lambda y, t: torch.sin(y), there, variance, **options, reverse=True
     )
     torch.testing.assert_close(back, y, atol=1e-4, rtol=0)
 
@@ -95,7 +128,8 @@ def test_normal_residuals_need_no_velocity():
         assert velocity.std().item() == pytest.approx(1, rel=0.01)
 
 
-def test_flow_with_exact_velocity_gives_the_posterior():
+@pytest.mark.parametrize("solver", ["adams", "midpoint"])
+def test_flow_with_exact_velocity_gives_the_posterior(solver):
     """An outline that is wrong by a known amount is put right by the flow."""
     mean, spread = 1.5, 0.3  # of the residuals, which the outline says are (0, 1)
 
@@ -108,6 +142,7 @@ def test_flow_with_exact_velocity_gives_the_posterior():
 
     generator = torch.Generator().manual_seed(0)
     y = torch.randn(50_000, 1, generator=generator, dtype=torch.float64)
-    y = integrate(velocity, y, torch.full_like(y, 0.2), n_steps=64)
+    options = {"n_steps": 128 // EVALUATIONS[solver], "solver": solver}
+    y = integrate(velocity, y, torch.full_like(y, 0.2), **options)
     assert y.mean().item() == pytest.approx(mean, abs=3 * spread / 50_000**0.5)
     assert y.std().item() == pytest.approx(spread, rel=0.01)

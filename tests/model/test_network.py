@@ -1,15 +1,19 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """Encoders and decoder: shapes, sets, independence of rows, cost."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
+from conftest import TINY
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from astro_disentangle.model.decoder import Outline
 from astro_disentangle.model.encoder import View
 from astro_disentangle.model.network import Network, NetworkConfig
+from astro_disentangle.surveys import SURVEYS
 
 
 def _view(survey, rows, seed=0):
@@ -85,7 +89,9 @@ def test_every_parameter_is_used(tiny_network, surveys):
     for layer in network.instrument.reading.values():
         loss = loss + layer(torch.ones(1, 8)).square().mean()
     for layer in network.photometry.values():
-        loss = loss + layer(torch.ones(1, 16)).square().mean()
+        values = torch.ones(1, 4 * layer.n_bands)
+        latents = torch.randn(1, 16), torch.randn(1, 8)
+        loss = loss + layer.surprise(*latents, values, torch.ones_like(values)).mean()
     loss.backward()
     silent = [
         name
@@ -256,7 +262,6 @@ def test_painted_noise_follows_the_instrument(tiny_network, surveys):
                     "offset": torch.zeros(1, 2),
                 },
                 n_steps=2,
-                solver="midpoint",
             )
         noise = ratio * torch.tensor(surveys[1].pixel_noise())[:, None, None]
         # The noise itself, pixel by pixel: it passes through unchanged.
@@ -279,7 +284,52 @@ def test_nothing_is_painted_brighter_than_a_saturated_pixel(tiny_network, survey
                 "offset": torch.zeros(1, 2),
             },
             n_steps=1,
-            solver="euler",
         )
     level = torch.tensor(surveys[0].saturation_level())
     torch.testing.assert_close(pixels[0, 0].amax((1, 2)), level)
+
+
+def test_every_described_survey_can_be_painted():
+    """Stamps of any number of patches, odd ones too, from one canvas."""
+    surveys = list(SURVEYS.values())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = _awake(Network(surveys, NetworkConfig(**TINY)))
+    for source, target in zip(surveys, surveys[1:] + surveys[:1], strict=True):
+        u = _velocity(network, source, target)
+        assert u.shape == (3, len(target.bands), *2 * [target.stamp_size])
+        assert u.isfinite().all()
+
+
+def test_the_canvas_keeps_its_place_in_stamps_of_other_sizes(tiny_network, surveys):
+    """What is painted in a corner of 16 patches is in that corner of 20 patches."""
+    legacy = surveys[1]
+    wide = dataclasses.replace(legacy, name="wide", stamp_size=40)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Network((legacy, wide), NetworkConfig(**TINY)).eval()
+    state = {
+        name: network.state_dict()[name.replace("wide", "legacy")]
+        for name in network.state_dict()
+    }
+    network.load_state_dict(state)
+    _awake(network.decoder.canvas)
+    with torch.no_grad():
+        network.decoder.outline["legacy"].weight.normal_(0, 0.1)
+        network.decoder.outline["wide"].weight.copy_(
+            network.decoder.outline["legacy"].weight
+        )
+        images = []
+        for survey in (legacy, wide):
+            prepared = _prepared(network, legacy, survey, rows=1)
+            mean = functional.avg_pool2d(prepared.outline.h, survey.patch_size)
+            images.append(functional.interpolate(mean, size=8, mode="area").flatten())
+    alike = torch.corrcoef(torch.stack(images))[0, 1]
+    assert alike > 0.9
+
+
+@pytest.mark.parametrize("stamp_size", [14, 66])
+def test_stamps_that_cannot_be_painted_are_refused(surveys, stamp_size):
+    odd = dataclasses.replace(surveys[1], stamp_size=stamp_size)
+    with pytest.raises(ValueError, match=f"'stamp_size'.*{stamp_size}"):
+        Network((surveys[0], odd), NetworkConfig(**TINY))

@@ -6,7 +6,7 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 
 from astro_disentangle.samples import load_sample, sample_names
 from astro_disentangle.samples.build_samples import SAMPLES, SIZE, build_sample
-from astro_disentangle.survey import get_survey
+from astro_disentangle.surveys import get_survey
 
 
 def test_names():

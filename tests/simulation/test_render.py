@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from astro_disentangle import get_survey
-from astro_disentangle.evaluation.galsim_pairs import galsim_galaxy
+from astro_disentangle.evaluation.galsim_shapes import galsim_galaxy
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.simulation.instruments import draw_conditions
 from astro_disentangle.simulation.population import sample_galaxies

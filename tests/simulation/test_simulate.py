@@ -21,7 +21,7 @@ from astro_disentangle.simulation.noise import (
     halo_light,
     saturated,
 )
-from astro_disentangle.survey import SURVEYS
+from astro_disentangle.surveys import SURVEYS
 
 NAMES = ("hsc", "legacy")
 GROUPS, MEMBERS = 4, 6

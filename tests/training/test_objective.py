@@ -7,14 +7,12 @@ import math
 import pytest
 import torch
 
-from astro_disentangle.data.batch import CutoutBatch
 from astro_disentangle.training.objective import (
     RECIPES,
     Objective,
     _nearness,
     contrast,
     effective_rank,
-    measure,
 )
 from astro_disentangle.training.source import SimulatedSource
 
@@ -148,6 +146,42 @@ def test_withheld_bands_leave_at_least_one(tiny_network, step):
     assert (shown.observation.reshape(-1, 5, 5).transpose(1, 2)[gone] == 0).all()
 
 
+def test_the_band_that_is_left_is_one_that_is_there(tiny_network, step):
+    """A view of one band must not be withheld to nothing."""
+    view = tiny_network.view(step.batches["hsc"])
+    bands = view.x.shape[1]
+    there = torch.arange(bands) == 2
+    alone = dataclasses.replace(
+        view,
+        good=view.good * there[:, None, None],
+        observation=view.observation * there.repeat(5),
+    )
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        shown = Objective(drop_bands=1.0)._withhold(alone, generator)
+        assert shown.good[:, 2].flatten(1).any(1).all()
+        assert (shown.observation[:, 2] == 1).all()
+
+
+def test_conditions_are_described_where_a_band_is_missing(tiny_network, step):
+    """What is known of the other bands is told as numbers all the same."""
+    view = tiny_network.view(step.batches["hsc"])
+    bands = view.x.shape[1]
+    there = (torch.arange(bands) != 1).float()
+    view = dataclasses.replace(
+        view,
+        good=view.good * there[:, None, None],
+        observation=view.observation * there.repeat(5),
+    )
+    told = tiny_network.instrument.described("hsc", view.observation)
+    every = torch.eye(len(told), dtype=torch.bool)
+    expected = tiny_network.instrument.pool(told, every)
+    generator = torch.Generator().manual_seed(0)
+    objective = Objective(described=1.0)
+    _, donors = objective._instrument(tiny_network, view, step.group, generator)
+    assert torch.allclose(donors, expected, atol=1e-5)
+
+
 def test_contrast_prefers_matching_views():
     z = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
     assert contrast(z, z, 0.1) < 0.1 < contrast(z, z.roll(1, 0), 0.1)
@@ -195,42 +229,6 @@ def test_nearness_peaks_at_the_galaxy(surveys):
     radius = 1.5 / surveys[0].pixel_scale
     row = _nearness(surveys[0], torch.tensor([[0.5 + round(radius), 0.5]]))[0, 24]
     assert row[24].item() == pytest.approx(math.exp(-0.5), abs=0.02)
-
-
-def test_measured_fluxes_and_moments(surveys):
-    """Brighter is larger, the angle is that of the galaxy, other bands are alike."""
-    legacy = surveys[1]
-    y, x = torch.meshgrid(*2 * [torch.arange(32.0) - 15.5], indexing="ij")
-
-    def image(angle, flux):
-        u, v = (
-            x * math.cos(angle) + y * math.sin(angle),
-            y * math.cos(angle) - x * math.sin(angle),
-        )
-        galaxy = torch.exp(-0.5 * ((u / 5) ** 2 + (v / 2) ** 2))
-        return flux * galaxy.expand(4, 32, 32)
-
-    affine = torch.tensor([[1 / 0.262, 0, 15.5], [0, 1 / 0.262, 15.5]])
-    pixels = torch.stack([image(0, 1e3), image(math.pi / 4, 1e3), image(0, 1e4)])
-    batch = CutoutBatch(
-        legacy,
-        pixels,
-        torch.ones(3, 4, 32, 32, dtype=torch.bool),
-        torch.ones(3, 4),
-        torch.ones(3, 4),
-        affine.expand(3, 2, 3),
-        torch.zeros(3, dtype=torch.int64),
-        torch.arange(3),
-    )
-    values, known = measure(batch)
-    assert known.all()
-    small, large, plus, cross = values.unflatten(1, (4, 4)).unbind(1)
-    assert (small[2] > small[0] + 2).all()
-    assert (large[2] > large[0] + 2).all()
-    assert (plus[0] > 1).all()
-    assert (cross[0].abs() < 1e-3).all()
-    assert (cross[1] > 1).all()
-    assert (plus[1].abs() < 1e-3).all()
 
 
 def _loss_of(network, step, *names, **settings):
