@@ -160,7 +160,8 @@ def _back(model, hsc, matched, noise, seed):
     """Made-up Legacy image to HSC, and by deconvolution, against the real one."""
     legacy = get_survey("legacy")
     generator = np.random.default_rng(seed)
-    known = np.isfinite(matched).all((1, 2))
+    # Beyond the edge of the HSC image there is nothing: masked.
+    known = np.isfinite(matched).any((1, 2))
     noisy = matched + noise[:, None, None] * generator.normal(size=matched.shape)
     bands = [b for b, k in zip(legacy.bands, known, strict=True) if k]
     made_up = to_cutout(

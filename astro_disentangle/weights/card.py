@@ -85,30 +85,31 @@ _TAIL = """
 Limits
 ------
 
-- Small, and trained on one core. Redshift is read worse than by boosted trees on
-  aperture photometry; the same encoder trained on redshift itself reaches an R² of 0.86
-  (HSC) and 0.70 (Legacy), ``benchmarks/supervised.py``. The latent holds less than the
-  image does.
-- Seeing is hardly read from pixels, and eight cut-outs say no more than one: give the
-  PSF. The magnitude of a galaxy can be read, in part, from the instrument latent of its
-  own cut-out: use donors. A linear classifier still tells the survey of two latents in
-  three.
-- Fluxes are right on average to 3%; those of a single galaxy scatter by the given
-  share. From HSC to Legacy, PSF matching is closer to the truth for a single galaxy:
-  do not take photometry of one galaxy from here where it would do. Images with a bright
+- Small, and trained on one core. Redshift is read better than by boosted trees on
+  aperture photometry, but the same encoder trained on redshift itself reaches an R² of
+  0.86 (HSC) and 0.70 (Legacy), ``benchmarks/supervised.py``. The latent holds less than
+  the image does.
+- Seeing is hardly read from pixels in HSC, and half of it in Legacy: give the PSF. The
+  magnitude of an HSC galaxy can be read, in part, from the instrument latent of its own
+  cut-out: use donors.
+- Fluxes are right on average to 4%, those of a single galaxy scatter by the given
+  share. From HSC to Legacy, PSF matching is closer to the truth for a single galaxy: do
+  not take photometry of one galaxy from here where it would do. Images with a bright
   star beside the galaxy are painted badly, and are most of the plain RMS.
+- Samples of galaxies' pixels are a tenth too much alike, fluxes within 2" from HSC to
+  Legacy a tenth too little.
 - In search across surveys a galaxy is known in part by its surroundings: recall falls
   where the two views have other neighbours.
 - Brighter than i = 17, larger than about 2" half-light radius, or with a large
   neighbour, a galaxy is outside of what it has seen: painted fluxes saturate, and no
-  flag but ``LARGE`` says so.
+  flag but ``LARGE`` says so. ``POINT_SOURCE`` needs a known PSF.
 - Arms, clumps and bars are those of a simple family; mergers and artefacts are not
   described.
 - The redshifts and masses behind the probes are those of the simulation.
 - Seeing beyond a factor 2 and depth beyond 1.5 mag of the usual are refused. Within
   0.7 mag of the usual depth, noise painted for simulated galaxies is within 10% of what
   is asked. In corners of packaged real galaxies with neighbours, painted in HSC, the
-  scatter is up to 1.76 times the noise, faint light of the neighbours included.
+  scatter is up to 1.78 times the noise, faint light of the neighbours included.
 """
 
 
