@@ -14,6 +14,7 @@ _PUBLIC = {
     "SurveyCutout": "data.cutout",
     "PairedCutouts": "data.pairs",
     "simulate_pairs": "simulation.pairs",
+    "embed_catalog": "embedding",
     "FLAGS": "quality",
     "decode_flags": "quality",
     "DisentangleError": "quality",

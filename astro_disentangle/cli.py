@@ -41,7 +41,7 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("astro-disentangle: interrupted", file=sys.stderr)
         return 130
-    except (DisentangleError, OSError, ValueError, TypeError) as error:
+    except (DisentangleError, ImportError, OSError, ValueError, TypeError) as error:
         print(f"astro-disentangle: {error}", file=sys.stderr)
         return 2
     return 0
@@ -114,6 +114,7 @@ def _parser():
     )
     similar.set_defaults(run=_similar)
 
+    embed = _embed_parser(commands)
     for command in (transform, translate):
         command.add_argument(
             "files",
@@ -158,7 +159,7 @@ def _parser():
     fit.set_defaults(run=_fit)
 
     report = _report_parser(commands)
-    for command in (demo, transform, translate, similar, fit, report):
+    for command in (demo, transform, translate, similar, embed, fit, report):
         what = "table (.ecsv, .fits)" if command in (transform, similar) else "folder"
         command.add_argument(
             "--output",
@@ -170,6 +171,27 @@ def _parser():
         command.add_argument("--seed", type=int, default=0, help="of the noise (0)")
         command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     return parser
+
+
+def _embed_parser(commands):
+    embed = commands.add_parser("embed", help="latents of a whole HATS catalogue")
+    embed.add_argument("catalog", metavar="CATALOG", help="folder or address of it")
+    embed.add_argument("--survey", help="survey, if the names of the bands do not say")
+    embed.add_argument(
+        "--columns", nargs="+", default=[], metavar="NAME", help="columns to keep"
+    )
+    embed.add_argument(
+        "--extension", metavar="NAME", help="also an extension of the catalogue"
+    )
+    embed.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: threads)"
+    )
+    embed.add_argument("--batch-size", type=int, default=64, metavar="N", help="(64)")
+    embed.add_argument(
+        "--weights", default="default", metavar="FILE", help="other weights"
+    )
+    embed.set_defaults(run=_embed)
+    return embed
 
 
 def _report_parser(commands):
@@ -284,6 +306,39 @@ def _transform(options):
     for name, flags in zip(latents["object_id"], latents["flags"], strict=True):
         print(f"{name}: {_flag_names(flags)}")
     print(f"{len(latents)} rows in {options.output}")
+
+
+def _embed(options):
+    import warnings
+
+    from astro_disentangle.embedding import embed_catalog
+    from astro_disentangle.embedding.schedule import local_client
+    from astro_disentangle.quality import CutoutError
+
+    with local_client(options.workers) as client, warnings.catch_warnings():
+        # What went wrong is said below.
+        warnings.simplefilter("ignore", UserWarning)
+        embedding = embed_catalog(
+            options.weights,
+            options.catalog,
+            options.output,
+            client,
+            survey=options.survey,
+            columns=options.columns,
+            extension=options.extension,
+            batch_size=options.batch_size,
+            device=options.device,
+            progress=sys.stderr.isatty(),
+        )
+    print(
+        f"{embedding.n_rows} rows of {embedding.n_partitions} partitions, "
+        f"{embedding.n_new} of them new, in {embedding.path}"
+    )
+    problems = " ".join(embedding.problems())
+    if embedding.broken:
+        raise CutoutError(problems)
+    if problems:
+        print(problems, file=sys.stderr)
 
 
 def _similar(options):

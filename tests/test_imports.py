@@ -18,6 +18,7 @@ FLOORS = (
     ("model",),
     ("training", "evaluation", "weights", "translation"),
     ("disentangler",),
+    ("embedding",),
     ("cli",),
 )
 #: Programs that are run, not imported; they may use the whole package.
@@ -75,7 +76,7 @@ def test_import_is_light():
     code = (
         "import sys, astro_disentangle; "
         "print([m for m in ('torch', 'photutils', 'specutils', 'sklearn', 'lsdb', "
-        "'astropy') if m in sys.modules])"
+        "'dask', 'astropy') if m in sys.modules])"
     )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
