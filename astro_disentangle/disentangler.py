@@ -44,6 +44,7 @@ from astro_disentangle.quality import (
     WeightsError,
     check_count,
 )
+from astro_disentangle.serving import DTYPES, ahead, latents
 from astro_disentangle.surveys import SURVEYS, get_survey
 from astro_disentangle.translation import STEPS, paint, to_sky
 from astro_disentangle.weights.pack import (
@@ -88,6 +89,11 @@ class Disentangler(Estimator):
         Show a progress bar in `fit`.
     device : str, optional
         Where the network lives; ``"cpu"`` by default.
+    dtype : {"float32", "bfloat16"}
+        Precision of the matrix products everywhere but in `fit`. The first is exact;
+        the second takes about six tenths of the time on processors that know it, and
+        moves latents by half a percent of their spread, pixels of a view by less than
+        a hundredth of their noise.
 
     Attributes
     ----------
@@ -123,6 +129,7 @@ class Disentangler(Estimator):
         directory=None,
         progress=True,
         device=None,
+        dtype="float32",
     ):
         self.surveys = surveys
         self.recipe = recipe
@@ -135,6 +142,7 @@ class Disentangler(Estimator):
         self.directory = directory
         self.progress = progress
         self.device = device
+        self.dtype = dtype
 
     # --- from cut-outs to latents ------------------------------------------
 
@@ -213,6 +221,7 @@ class Disentangler(Estimator):
     ):
         """The table of `transform`, whatever `set_output` says."""
         network = self._fitted()
+        _check_dtype(self.dtype)
         given = None
         if donors is not None:
             given = self._conditions_like("donors", donors, survey, batch_size)
@@ -227,8 +236,7 @@ class Disentangler(Estimator):
                 raise SurveyMismatchError(
                     f"'donors' are of {given.survey.name}, the cut-outs of {own.name}."
                 )
-            with torch.inference_mode():
-                z_physics, z_instrument = self._encode(network, read.batch)
+            z_physics, z_instrument = latents(network, read.batch, dtype=self.dtype)
             if given is not None:
                 z_instrument = given.z_instrument.expand(len(read.batch), -1)
             unusable = ((read.batch.flags & FLAGS.UNUSABLE) != 0)[:, None].cpu()
@@ -249,13 +257,6 @@ class Disentangler(Estimator):
             table[name] = torch.cat(columns[name]).numpy()
         table.meta.update(self._provenance())
         return table
-
-    def _encode(self, network, batch):
-        """Physics latents and those of each row's own instrument."""
-        view = network.view(batch.to(network.decoder.time.angular.device))
-        members = network.instrument.members(view)
-        own = torch.eye(len(batch), dtype=torch.bool, device=members.device)
-        return network.physics(view), network.instrument.pool(members, own)
 
     # --- from latents to properties and to other galaxies ---------------------
 
@@ -563,6 +564,7 @@ class Disentangler(Estimator):
         ((32, 32), 'nmgy')
         """
         network = self._fitted()
+        _check_dtype(self.dtype)
         target = self._survey(survey)
         n_samples = check_count("n_samples", n_samples)
         n_steps = check_count("n_steps", n_steps)
@@ -578,6 +580,7 @@ class Disentangler(Estimator):
                 n_samples=n_samples,
                 n_steps=n_steps,
                 seed=seed,
+                dtype=self.dtype,
             )
             results += [
                 to_sky(
@@ -986,8 +989,8 @@ class Disentangler(Estimator):
             ``"default"`` for the packaged HSC and Legacy weights, or a file.
         device : str, optional
             Where the network lives; ``"cpu"`` by default.
-        dtype : {"float32"}, optional
-            Precision of the computation.
+        dtype : {"float32", "bfloat16"}, optional
+            Precision of the matrix products; float32 by default.
 
         Returns
         -------
@@ -1010,8 +1013,7 @@ class Disentangler(Estimator):
         path = Path(name_or_path)
         if name_or_path == "default":
             path = _WEIGHTS / "default.safetensors"
-        if dtype not in (None, "float32"):
-            raise ValueError(f"'dtype' must be 'float32'; got {dtype!r}.")
+        dtype = _check_dtype("float32" if dtype is None else dtype)
         tensors, config, digest = read_checkpoint(path)
         network, bank, recipe, history, heads = unpack(path, tensors, config)
         known = []
@@ -1026,7 +1028,11 @@ class Disentangler(Estimator):
             if value != getattr(default, field)
         }
         model = cls(
-            surveys=tuple(known), recipe=recipe, network=changed or None, device=device
+            surveys=tuple(known),
+            recipe=recipe,
+            network=changed or None,
+            device=device,
+            dtype=dtype,
         )
         network = network.to(check_device(device))
         model._set_fitted(network, bank, history, digest, heads)
@@ -1059,18 +1065,19 @@ class Disentangler(Estimator):
         """Batches of cut-outs that the model can read, all of one survey."""
         from tqdm import tqdm
 
-        if isinstance(cutouts, Cutouts):
-            yield cutouts
-            return
         batch_size = check_count("batch_size", batch_size)
+        if isinstance(cutouts, Cutouts):
+            starts = range(0, len(cutouts), batch_size)
+            reads = (cutouts[start : start + batch_size] for start in starts)
+        else:
+            pairs = each_cutout(cutouts, position)
+            chunks = iter(lambda: list(itertools.islice(pairs, batch_size)), [])
+            reads = ahead(lambda chunk: _read_chunk(chunk, survey), chunks)
         total = len(cutouts) if hasattr(cutouts, "__len__") else None
         total = 1 if is_one(cutouts) else total
         first = None
         with tqdm(total=total, disable=not progress, unit="galaxy") as bar:
-            pairs = each_cutout(cutouts, position)
-            while chunk := list(itertools.islice(pairs, batch_size)):
-                images, places = zip(*chunk, strict=True)
-                read = read_cutouts(list(images), survey=survey, position=list(places))
+            for read in reads:
                 first = first or self._survey(read.batch.survey)
                 if not read.batch.survey.has_images_of(first):
                     raise SurveyMismatchError(
@@ -1080,7 +1087,7 @@ class Disentangler(Estimator):
                 # What is usual in a survey is what it was when the model learned.
                 batch = dataclasses.replace(read.batch, survey=first)
                 yield dataclasses.replace(read, batch=batch)
-                bar.update(len(chunk))
+                bar.update(len(read))
         if first is None:
             raise CutoutError("'cutouts' must hold at least one cut-out; got none.")
 
@@ -1095,10 +1102,22 @@ class Disentangler(Estimator):
         }
 
 
+def _check_dtype(dtype):
+    if dtype not in DTYPES:
+        raise ValueError(f"'dtype' must be one of {list(DTYPES)}; got {dtype!r}.")
+    return dtype
+
+
 def _degrees(coord):
     """Right ascension and declination, (N, 2)."""
     sky = coord.icrs
     return np.stack([sky.ra.deg, sky.dec.deg], 1)
+
+
+def _read_chunk(chunk, survey):
+    """Some cut-outs with their positions as one batch."""
+    images, places = zip(*chunk, strict=True)
+    return read_cutouts(list(images), survey=survey, position=list(places))
 
 
 def _usable(pairs, name, surveys):

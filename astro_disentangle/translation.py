@@ -9,6 +9,7 @@ from astro_disentangle.data.write import checked_target, to_cutout, view_on_wcs
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.model.flow import EVALUATIONS, SOLVER
 from astro_disentangle.quality import FLAGS
+from astro_disentangle.serving import computing, pieces
 
 __all__ = ["STEPS", "paint", "to_sky"]
 
@@ -16,8 +17,7 @@ __all__ = ["STEPS", "paint", "to_sky"]
 STEPS = 4
 
 
-@torch.inference_mode()
-def paint(network, batch, conditions, *, n_samples, n_steps, seed):
+def paint(network, batch, conditions, *, n_samples, n_steps, seed, dtype="float32"):
     """
     Samples of the views of a batch under given conditions.
 
@@ -33,6 +33,8 @@ def paint(network, batch, conditions, *, n_samples, n_steps, seed):
         Samples S of each, and steps of the solver.
     seed : int
         Key of the noise, which is drawn for each object and sample on its own.
+    dtype : {"float32", "bfloat16"}
+        Precision of the matrix products.
 
     Returns
     -------
@@ -48,27 +50,29 @@ def paint(network, batch, conditions, *, n_samples, n_steps, seed):
         generator = torch_generator(seed, "translate", key, sample)
         return torch.randn(shape, generator=generator, dtype=torch.float32)
 
-    x_0 = torch.stack(
-        [
-            torch.stack([noise(key, sample) for sample in range(n_samples)])
-            for key in batch.keys.tolist()
-        ]
-    ).to(device)
-    view = network.view(batch.to(device))
-    rows = len(batch)
-    samples = network.translate(
-        network.physics(view),
-        conditions.z_instrument.to(device).expand(rows, -1),
-        x_0,
-        prepare={
-            "source": batch.survey.name,
-            "observation": view.observation,
-            "target": target.name,
-            "noise": conditions.noise.to(device).expand(rows, -1),
-            "offset": torch.zeros(rows, 2, dtype=torch.float32, device=device),
-        },
-        n_steps=n_steps,
-    ).cpu()
+    samples = torch.empty(len(batch), n_samples, *shape)
+    with computing(device, dtype):
+        for rows in pieces(len(batch), device):
+            part = batch[rows].to(device)
+            view, count = network.view(part), len(part)
+            prepared = network.prepare(
+                network.physics(view),
+                conditions.z_instrument.to(device).expand(count, -1),
+                source=part.survey.name,
+                observation=view.observation,
+                target=target.name,
+                noise=conditions.noise.to(device).expand(count, -1),
+                offset=torch.zeros(count, 2, dtype=torch.float32, device=device),
+            )
+            keys = batch.keys[rows].tolist()
+            for some in pieces(n_samples, device, rows=count):
+                numbers = range(n_samples)[some]
+                x_0 = torch.stack(
+                    [torch.stack([noise(key, n) for n in numbers]) for key in keys]
+                )
+                samples[rows, some] = network.flow(
+                    prepared, x_0.to(device), n_steps=n_steps
+                ).cpu()
     unusable = (batch.flags & FLAGS.UNUSABLE) != 0
     return samples.masked_fill(unusable.cpu()[:, None, None, None, None], torch.nan)
 

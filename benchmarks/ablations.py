@@ -5,7 +5,9 @@
 for each row, from the same first weights on the same galaxies for the same number of
 steps, scores it on the same simulated pairs, and prints a table, one column a row.
 ``OUT`` keeps a JSON file of each; what is there is not done again. A thousand steps of
-32 pairs are about eight minutes on one core.
+32 pairs are about eight minutes on one core. The last columns are the number of
+parameters and the times of both encoders and of one evaluation of the decoder, over
+those of the default.
 
 One run of each: differences of a few hundredths are within what another seed does.
 """
@@ -13,6 +15,7 @@ One run of each: differences of a few hundredths are within what another seed do
 import argparse
 import dataclasses
 import json
+import timeit
 from pathlib import Path
 
 import torch
@@ -51,7 +54,17 @@ ROWS = {
     "all bands kept": {"drop_bands": 0},
     "latent of 128": {"physics_size": 128},
     "counterfactual": {"recipe": "counterfactual"},
+    "encoder narrower": {"physics_widths": (16, 32, 64)},
+    "encoder wider": {"physics_widths": (36, 72, 144)},
+    "encoder deeper": {"physics_depths": (1, 2, 2)},
+    "decoder narrower": {"decoder_width": 32},
+    "decoder wider": {"decoder_width": 72},
+    "decoder deeper": {"decoder_depth": 2},
+    "patches smaller": {"patch_size": (2, 1)},
+    "patches larger": {"patch_size": (4, 4)},
 }
+#: Cut-outs of which the cost is measured.
+BATCH = 32
 SHOWN = (
     ("R2 redshift, ridge", "R2 redshift"),
     ("R2 log_size, ridge", "R2 size"),
@@ -71,20 +84,36 @@ SHOWN = (
 )
 
 
-def train(change, n_steps):
-    """A network trained with one change of the recipe."""
-    change = dict(change)
-    recipe = RECIPES[change.pop("recipe", "default")]
-    names = {field.name for field in dataclasses.fields(Objective)}
-    terms = {name: change.pop(name) for name in list(change) if name in names}
-    objective = dataclasses.replace(recipe, **terms)
-    elsewhere = change.pop("elsewhere", True)
-    if recipe is RECIPES["counterfactual"]:
-        change["outlined"] = False
-    surveys = get_survey("hsc"), get_survey("legacy")
+def surveys_of(change):
+    """HSC and Legacy, with the patches of a row."""
+    patches = change.get("patch_size", (None, None))
+    return [
+        survey if patch is None else dataclasses.replace(survey, patch_size=patch)
+        for survey, patch in zip(
+            map(get_survey, ("hsc", "legacy")), patches, strict=True
+        )
+    ]
+
+
+def new_network(change):
+    """A network of the sizes of a row, from the same seed."""
+    names = {field.name for field in dataclasses.fields(NetworkConfig)}
+    sizes = {name: value for name, value in change.items() if name in names}
+    if change.get("recipe") == "counterfactual":
+        sizes["outlined"] = False
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED)
-        network = Network(surveys, NetworkConfig(**{**SIZES, **change}))
+        return Network(surveys_of(change), NetworkConfig(**{**SIZES, **sizes}))
+
+
+def train(change, n_steps):
+    """A network trained with one change of the recipe."""
+    recipe = RECIPES[change.get("recipe", "default")]
+    names = {field.name for field in dataclasses.fields(Objective)}
+    terms = {name: value for name, value in change.items() if name in names}
+    objective = dataclasses.replace(recipe, **terms)
+    surveys, network = surveys_of(change), new_network(change)
+    elsewhere = change.get("elsewhere", True)
     source = SimulatedSource(surveys, n_groups=4, seed=SEED, elsewhere=elsewhere)
     settings = Settings(n_steps=n_steps, warmup=50, ema=0.99, seed=SEED)
     trainer = Trainer(network, source, objective, settings)
@@ -95,6 +124,37 @@ def train(change, n_steps):
         skies = (simulate(8, 8, surveys, seed=SEED + 1, step=n) for n in range(32))
         centre_physics(network, (sky.batches for sky in skies))
     return network
+
+
+@torch.inference_mode()
+def cost(change, sky):
+    """Parameters, seconds of both encoders and of one evaluation of the decoder."""
+    network = new_network(change).eval()
+    view = network.view(sky.batches["hsc"])
+    target = surveys_of(change)[1]
+    shape = len(view.x), len(target.bands), target.stamp_size, target.stamp_size
+    members = network.instrument.members(view)
+    z = network.instrument.pool(members, torch.eye(len(members), dtype=torch.bool))
+    prepared = network.prepare(
+        network.physics(view),
+        z,
+        source="hsc",
+        target="legacy",
+        observation=view.observation,
+        offset=torch.zeros(len(z), 2),
+    )
+    state, time = torch.zeros(shape), torch.full(shape[:1], 0.5)
+
+    def encode():
+        return network.physics(view), network.instrument.members(view)
+
+    def evaluate():
+        return network.decoder(state, time, prepared)
+
+    return (
+        sum(tensor.numel() for tensor in network.parameters()),
+        *(min(timeit.repeat(f, number=1, repeat=5)) for f in (encode, evaluate)),
+    )
 
 
 def main():
@@ -126,11 +186,18 @@ def main():
         if path.exists():
             scores = json.loads(path.read_text())
             done[row] = {(m, where): value for m, where, value in scores}
-    print(f"{'':28s}", *(f"{name:>14s}" for _, name in SHOWN))
+    sky = simulate(4, BATCH // 4, surveys_of({}), seed=SEED + 2)
+    costs = {row: cost(ROWS[row], sky) for row in done}
+    unit = costs.get("default") or cost({}, sky)
+    names = [name for _, name in SHOWN] + ["parameters", "encoders", "evaluation"]
+    print(f"{'':28s}", *(f"{name:>14s}" for name in names))
     for row, scores in done.items():
         cells = [
             " ".join(f"{v:.2f}" for (m, _), v in scores.items() if m == measure)
             for measure, _ in SHOWN
+        ]
+        cells += [
+            f"{value / one:.2f}" for value, one in zip(costs[row], unit, strict=True)
         ]
         print(f"{row:28s}", *(f"{cell:>14s}" for cell in cells))
 

@@ -57,6 +57,10 @@ class Cutouts:
     def __len__(self):
         return len(self.object_id)
 
+    def __getitem__(self, rows):
+        """The rows of a slice."""
+        return Cutouts(self.batch[rows], self.object_id[rows], self.sky[rows])
+
     def coord(self, row):
         """Position of a galaxy (`~astropy.coordinates.SkyCoord`, ICRS), or None."""
         if not np.isfinite(self.sky[row]).all():

@@ -20,6 +20,7 @@ from astro_disentangle.quality import CutoutError, SurveyMismatchError, check_co
 from astro_disentangle.surveys import get_survey
 
 __all__ = ["Embedding", "embed_catalog"]
+__doctest_requires__ = {"embed_catalog": ["lsdb"]}
 
 #: Partitions and rows that a message names.
 _NAMED = 5
@@ -173,29 +174,27 @@ def embed_catalog(
 
     Examples
     --------
-    .. doctest-requires:: lsdb
-
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> import lsdb
-        >>> import pandas as pd
-        >>> from astro_disentangle import embed_catalog
-        >>> from astro_disentangle.samples import load_sample
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> images = load_sample("hsc_red")
-        >>> row = {
-        ...     "band": [f"hsc-{band}" for band in images],
-        ...     "flux": [image.data.tolist() for image in images.values()],
-        ... }
-        >>> table = pd.DataFrame({"ra": [150.1], "dec": [2.2], "image": [row]})
-        >>> galaxies = lsdb.from_dataframe(table, catalog_name="galaxies")
-        >>> galaxies.write_catalog(folder / "galaxies", progress_bar=False)
-        >>> done = embed_catalog("default", folder / "galaxies", folder / "latents")
-        >>> done.n_rows, done.broken
-        (1, {})
-        >>> latents = lsdb.open_catalog(folder / "latents").compute(progress_bar=False)
-        >>> latents["physics"].array.to_stack().shape
-        (1, 128)
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import lsdb
+    >>> import pandas as pd
+    >>> from astro_disentangle import embed_catalog
+    >>> from astro_disentangle.samples import load_sample
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> images = load_sample("hsc_red")
+    >>> row = {
+    ...     "band": [f"hsc-{band}" for band in images],
+    ...     "flux": [image.data.tolist() for image in images.values()],
+    ... }
+    >>> table = pd.DataFrame({"ra": [150.1], "dec": [2.2], "image": [row]})
+    >>> galaxies = lsdb.from_dataframe(table, catalog_name="galaxies")
+    >>> galaxies.write_catalog(folder / "galaxies", progress_bar=False)
+    >>> done = embed_catalog("default", folder / "galaxies", folder / "latents")
+    >>> done.n_rows, done.broken
+    (1, {})
+    >>> latents = lsdb.open_catalog(folder / "latents").compute(progress_bar=False)
+    >>> latents["physics"].array.to_stack().shape
+    (1, 128)
     """
     _check_packages()
     batch_size = check_count("batch_size", batch_size)

@@ -2,6 +2,7 @@
 """From the columns of a catalogue to rows of the Multimodal Universe."""
 
 __all__ = ["rows_of_batch"]
+__doctest_requires__ = {"rows_of_batch": ["pyarrow"]}
 
 
 def rows_of_batch(batch, columns):
@@ -22,17 +23,15 @@ def rows_of_batch(batch, columns):
 
     Examples
     --------
-    .. doctest-requires:: pyarrow
-
-        >>> import pyarrow
-        >>> from astro_disentangle.embedding.rows import rows_of_batch
-        >>> from astro_disentangle.embedding.source import Columns
-        >>> columns = Columns("image", ("band", "flux"), "ra", "dec", None, None, ())
-        >>> image = {"band": ["des-g"], "flux": [[[1.0, 2.0]]]}
-        >>> table = {"image": [image], "ra": [1.0], "dec": [2.0]}
-        >>> batch = pyarrow.RecordBatch.from_pydict(table)
-        >>> rows_of_batch(batch, columns)[0]["image"]["flux"].shape
-        (1, 1, 2)
+    >>> import pyarrow
+    >>> from astro_disentangle.embedding.rows import rows_of_batch
+    >>> from astro_disentangle.embedding.source import Columns
+    >>> columns = Columns("image", ("band", "flux"), "ra", "dec", None, None, ())
+    >>> image = {"band": ["des-g"], "flux": [[[1.0, 2.0]]]}
+    >>> table = {"image": [image], "ra": [1.0], "dec": [2.0]}
+    >>> batch = pyarrow.RecordBatch.from_pydict(table)
+    >>> rows_of_batch(batch, columns)[0]["image"]["flux"].shape
+    (1, 1, 2)
     """
     names = {"ra": columns.ra, "dec": columns.dec, "object_id": columns.object_id}
     if columns.image is None:

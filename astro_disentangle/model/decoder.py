@@ -38,6 +38,7 @@ from torch import nn
 from torch.nn import functional
 
 from astro_disentangle.model.blocks import ResidualBlock, TimeEmbedding
+from astro_disentangle.model.stretch import arcsinh
 
 __all__ = ["Decoder", "EmptyOutline", "Outline", "Prepared"]
 
@@ -88,7 +89,7 @@ class Outline:
     def pixels(self, residual):
         """Stretched pixels of residuals."""
         deviation = _expanded(residual * self._width, self._linear)
-        return torch.asinh(self.h.sinh() + self.h.cosh() * deviation)
+        return arcsinh(self.h.sinh() + self.h.cosh() * deviation)
 
     def surprise(self, x):
         """Negative logarithm of the density of the fluxes, up to a constant."""

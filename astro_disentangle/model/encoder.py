@@ -12,6 +12,7 @@ mean: the result depends neither on the order nor on the size of the set, and
 members that say more, such as bright stars, may count for more.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,19 @@ class View:
     def __getitem__(self, rows):
         """The rows of a slice or index."""
         return View(self.survey, self.x[rows], self.good[rows], self.observation[rows])
+
+    @functools.cached_property
+    def images(self):
+        """
+        What the convolutions see, (B, 2 C + 1, 48, 48), channels last.
+
+        The mean of the bands, how each of them differs from it, and what is good:
+        colours, which would be small differences of large numbers, are numbers of their
+        own.
+        """
+        mean = self.x.mean(1, keepdim=True)
+        images = torch.cat([2 * mean, 4 * (self.x - mean), self.good], 1)
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 def filled(x, good):
@@ -113,7 +127,8 @@ def light(view):
         good = view.good.float()
         linear = view.x.float().sinh() * good
         sums, shares = (
-            torch.einsum("kyx,bcyx->bkc", weight, part) for part in (linear, good)
+            (part.flatten(2) @ weight.flatten(1).T).transpose(1, 2)
+            for part in (linear, good)
         )
         scale = weight.square().sum((1, 2)).sqrt() / weight.sum((1, 2))
         means = sums / shares.clamp(min=1e-3)
@@ -153,9 +168,8 @@ def roughness(view):
 class _Stem(nn.Module):
     """First convolution and observation layer of each survey.
 
-    The convolution sees the mean of the bands and how each of them differs from it:
-    colours, which would be small differences of large numbers, are numbers of their
-    own. ``measured`` gives further numbers, so many a band, with a layer of their own.
+    The convolution sees `View.images`; ``measured`` gives further numbers, so many a
+    band, with a layer of their own.
     """
 
     def __init__(self, surveys, width, condition, measured, numbers):
@@ -187,11 +201,8 @@ class _Stem(nn.Module):
 
     def forward(self, view):
         """Map a view to (B, width, 24, 24), and two times (B, condition)."""
-        mean = view.x.mean(1, keepdim=True)
-        images = torch.cat([2 * mean, 4 * (view.x - mean), view.good], 1)
-        images = images.contiguous(memory_format=torch.channels_last)
         return (
-            self.pixels[view.survey](images),
+            self.pixels[view.survey](view.images),
             self.observation[view.survey](view.observation),
             self.numbers[view.survey](self.measured(view)),
         )

@@ -19,6 +19,7 @@ from astro_disentangle.model.encoder import (
 )
 from astro_disentangle.model.flow import SOLVER, integrate
 from astro_disentangle.model.photometry import Photometry
+from astro_disentangle.model.stretch import arcsinh
 
 __all__ = ["Network", "NetworkConfig"]
 
@@ -133,7 +134,7 @@ class Network(nn.Module):
 
     def stretch(self, pixels, survey):
         """Native pixels (B, C, N, N) in nJy to stretched pixels."""
-        return torch.asinh(pixels / self.softening(survey))
+        return arcsinh(pixels / self.softening(survey))
 
     def unstretch(self, x, survey):
         """Stretched pixels (B, C, N, N) to native pixels in nJy."""
@@ -155,7 +156,7 @@ class Network(nn.Module):
         """
         name = batch.survey.name
         pixels, good = batch.view()
-        x = torch.asinh(pixels / self.softening(name, COMMON_SCALE))
+        x = arcsinh(pixels / self.softening(name, COMMON_SCALE))
         good = good.to(x.dtype)
         return View(name, filled(x, good), good, self.observation(batch))
 
@@ -260,7 +261,7 @@ class Network(nn.Module):
         self, z_physics, z_instrument, x_0, *, prepare, n_steps, solver=SOLVER
     ):
         """
-        Samples of the target survey's image.
+        `prepare` and `flow` in one.
 
         Parameters
         ----------
@@ -280,8 +281,31 @@ class Network(nn.Module):
         pixels : `torch.Tensor`
             Shape (B, S, C, N, N), nJy.
         """
+        prepared = self.prepare(z_physics, z_instrument, **prepare)
+        return self.flow(prepared, x_0, n_steps=n_steps, solver=solver)
+
+    def flow(self, prepared, x_0, *, n_steps, solver=SOLVER):
+        """
+        Samples of the target survey's image.
+
+        Parameters
+        ----------
+        prepared : `~astro_disentangle.model.decoder.Prepared`
+            B rows, from `prepare`.
+        x_0 : `torch.Tensor`
+            Shape (B, S, C, N, N), noise of S samples each.
+        n_steps : int
+            Steps of the solver.
+        solver : str
+            As `~astro_disentangle.model.flow.integrate` has it.
+
+        Returns
+        -------
+        pixels : `torch.Tensor`
+            Shape (B, S, C, N, N), nJy.
+        """
         samples = x_0.shape[1]
-        prepared = self.prepare(z_physics, z_instrument, **prepare).repeat(samples)
+        prepared = prepared.repeat(samples)
         residual = integrate(
             lambda y, t: self.decoder(y, t, prepared),
             x_0.flatten(0, 1),

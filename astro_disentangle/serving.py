@@ -1,0 +1,152 @@
+# Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
+"""How batches pass through the network: in which pieces, when and how precisely."""
+
+import contextlib
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+__all__ = ["DTYPES", "ahead", "computing", "latents", "pieces"]
+
+#: Precisions of the matrix products, by name.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+#: Cut-outs that the caches of a CPU hold at a time.
+_PIECE = 32
+
+
+def pieces(size, device, *, rows=1):
+    """
+    The parts of a batch that are fastest, one after the other.
+
+    Parameters
+    ----------
+    size : int
+        Length of the batch.
+    device : `torch.device`
+        Where the network lives.
+    rows : int
+        Images in each entry of the batch.
+
+    Returns
+    -------
+    pieces : list of slice
+        Of about 32 images on a CPU; else all of them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from astro_disentangle.serving import pieces
+    >>> pieces(40, torch.device("cpu"))
+    [slice(0, 32, None), slice(32, 64, None)]
+    """
+    step = max(_PIECE // max(rows, 1), 1) if device.type == "cpu" else max(size, 1)
+    return [slice(start, start + step) for start in range(0, size, step)]
+
+
+@contextlib.contextmanager
+def computing(device, dtype="float32"):
+    """
+    Inference with matrix products of a given precision.
+
+    Parameters
+    ----------
+    device : `torch.device`
+        Where the network lives.
+    dtype : {"float32", "bfloat16"}
+        The precision; float32 is exact. What half precision would spoil, resampling,
+        photometry and outline, is float32 in either.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from astro_disentangle.serving import computing
+    >>> layer = torch.nn.Linear(2, 2)
+    >>> with computing(torch.device("cpu"), "bfloat16"):
+    ...     layer(torch.ones(1, 2)).dtype
+    torch.bfloat16
+    """
+    half = dtype != "float32"
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, DTYPES[dtype] if half else None, enabled=half),
+    ):
+        yield
+
+
+def latents(network, batch, *, dtype="float32"):
+    """
+    Physics latents of a batch, and those of each row's own instrument.
+
+    Parameters
+    ----------
+    network : `~astro_disentangle.model.network.Network`
+        The network.
+    batch : `~astro_disentangle.data.batch.CutoutBatch`
+        B cut-outs of one of its surveys.
+    dtype : {"float32", "bfloat16"}
+        Precision of the matrix products.
+
+    Returns
+    -------
+    z_physics, z_instrument : `torch.Tensor`
+        Shapes (B, P) and (B, I), float32, where the network lives.
+    """
+    device = next(network.parameters()).device
+    z_physics, z_instrument = [], []
+    with computing(device, dtype):
+        for rows in pieces(len(batch), device):
+            view = network.view(batch[rows].to(device))
+            members = network.instrument.members(view)
+            own = torch.eye(len(members), dtype=torch.bool, device=device)
+            z_physics.append(network.physics(view))
+            z_instrument.append(network.instrument.pool(members, own))
+        return torch.cat(z_physics), torch.cat(z_instrument)
+
+
+def ahead(function, items):
+    """
+    Results of a function, each made by another thread while the one before is used.
+
+    The items are taken in the thread of the caller, one more than results. With one
+    item, or one processor, no thread is started.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item.
+    items : iterable
+        Of any length.
+
+    Yields
+    ------
+    result : object
+        In the order of the items; an error is raised where its result would be.
+
+    Examples
+    --------
+    >>> from astro_disentangle.serving import ahead
+    >>> list(ahead(str, range(3)))
+    ['0', '1', '2']
+    """
+    items = iter(items)
+    start = list(itertools.islice(items, 2))
+    items = itertools.chain(start, items)
+    if len(start) < 2 or _processors() < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(1, "astro_disentangle") as pool:
+        waiting = pool.submit(function, next(items))
+        for item in items:
+            following = pool.submit(function, item)
+            yield waiting.result()
+            waiting = following
+        yield waiting.result()
+
+
+def _processors():
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
