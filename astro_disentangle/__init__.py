@@ -11,6 +11,7 @@ _PUBLIC = {
     "Disentangler": "disentangler",
     "Survey": "survey",
     "get_survey": "surveys",
+    "Cutouts": "data.read",
     "SurveyCutout": "data.cutout",
     "PairedCutouts": "data.pairs",
     "simulate_pairs": "simulation.pairs",
@@ -31,7 +32,9 @@ def __getattr__(name):
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("astro_disentangle")
+        # Kept, so that it is looked up once.
+        globals()[name] = version("astro_disentangle")
+        return globals()[name]
     if name in _PUBLIC:
         module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
         return getattr(module, name)

@@ -44,7 +44,7 @@ from astro_disentangle.quality import (
     WeightsError,
     check_count,
 )
-from astro_disentangle.serving import DTYPES, ahead, latents
+from astro_disentangle.serving import ahead, check_dtype, latents
 from astro_disentangle.surveys import SURVEYS, get_survey
 from astro_disentangle.translation import STEPS, paint, to_sky
 from astro_disentangle.weights.pack import (
@@ -221,7 +221,7 @@ class Disentangler(Estimator):
     ):
         """The table of `transform`, whatever `set_output` says."""
         network = self._fitted()
-        _check_dtype(self.dtype)
+        check_dtype(self.dtype)
         given = None
         if donors is not None:
             given = self._conditions_like("donors", donors, survey, batch_size)
@@ -564,13 +564,14 @@ class Disentangler(Estimator):
         ((32, 32), 'nmgy')
         """
         network = self._fitted()
-        _check_dtype(self.dtype)
+        check_dtype(self.dtype)
         target = self._survey(survey)
         n_samples = check_count("n_samples", n_samples)
         n_steps = check_count("n_steps", n_steps)
         chosen = check_bands(bands, target)
         conditions = self._conditions(target, like, psf_fwhm, depth, batch_size)
         seed = seed_of(random_state)
+        meta = {**self._provenance(), "NSTEPS": n_steps, "SEED": seed}
         results = []
         for read in self._read(cutouts, source, position, batch_size, progress):
             samples = paint(
@@ -591,7 +592,7 @@ class Disentangler(Estimator):
                     bands=chosen,
                     wcs=wcs,
                     return_samples=return_samples,
-                    meta={**self._provenance(), "NSTEPS": n_steps, "SEED": seed},
+                    meta=meta,
                 )
                 for row, part in enumerate(samples)
             ]
@@ -1013,7 +1014,7 @@ class Disentangler(Estimator):
         path = Path(name_or_path)
         if name_or_path == "default":
             path = _WEIGHTS / "default.safetensors"
-        dtype = _check_dtype("float32" if dtype is None else dtype)
+        dtype = check_dtype("float32" if dtype is None else dtype)
         tensors, config, digest = read_checkpoint(path)
         network, bank, recipe, history, heads = unpack(path, tensors, config)
         known = []
@@ -1067,8 +1068,7 @@ class Disentangler(Estimator):
 
         batch_size = check_count("batch_size", batch_size)
         if isinstance(cutouts, Cutouts):
-            starts = range(0, len(cutouts), batch_size)
-            reads = (cutouts[start : start + batch_size] for start in starts)
+            reads = _in_batches(cutouts, survey, position, batch_size)
         else:
             pairs = each_cutout(cutouts, position)
             chunks = iter(lambda: list(itertools.islice(pairs, batch_size)), [])
@@ -1099,19 +1099,28 @@ class Disentangler(Estimator):
             "MODELVER": __version__,
             "SHA256": self.sha256_,
             "NETWORK": self._network_digest,
+            "DTYPE": self.dtype,
         }
-
-
-def _check_dtype(dtype):
-    if dtype not in DTYPES:
-        raise ValueError(f"'dtype' must be one of {list(DTYPES)}; got {dtype!r}.")
-    return dtype
 
 
 def _degrees(coord):
     """Right ascension and declination, (N, 2)."""
     sky = coord.icrs
     return np.stack([sky.ra.deg, sky.dec.deg], 1)
+
+
+def _in_batches(cutouts, survey, position, batch_size):
+    """Cut-outs that have been read, so many at a time."""
+    own = cutouts.batch.survey.name
+    if survey is not None and get_survey(survey).name != own:
+        raise SurveyMismatchError(
+            f"the cut-outs have been read as those of {own}; got "
+            f"{get_survey(survey).name!r}."
+        )
+    if position is not None:
+        raise CutoutError("'position' is known of cut-outs that have been read.")
+    for start in range(0, len(cutouts), batch_size):
+        yield cutouts[start : start + batch_size]
 
 
 def _read_chunk(chunk, survey):

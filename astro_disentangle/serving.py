@@ -8,12 +8,36 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-__all__ = ["DTYPES", "ahead", "computing", "latents", "pieces"]
+__all__ = ["ahead", "check_dtype", "computing", "latents", "pieces"]
 
 #: Precisions of the matrix products, by name.
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 #: Cut-outs that the caches of a CPU hold at a time.
 _PIECE = 32
+
+
+def check_dtype(dtype):
+    """
+    A precision that there is.
+
+    Parameters
+    ----------
+    dtype : object
+        What the user asks for.
+
+    Returns
+    -------
+    dtype : {"float32", "bfloat16"}
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is another one.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"'dtype' must be one of {list(_DTYPES)}; got {dtype!r}.")
+    return dtype
 
 
 def pieces(size, device, *, rows=1):
@@ -70,7 +94,7 @@ def computing(device, dtype="float32"):
     half = dtype != "float32"
     with (
         torch.inference_mode(),
-        torch.autocast(device.type, DTYPES[dtype] if half else None, enabled=half),
+        torch.autocast(device.type, _DTYPES[dtype] if half else None, enabled=half),
     ):
         yield
 

@@ -23,12 +23,12 @@ from astro_disentangle.data.unpack import unpack
 from astro_disentangle.data.window import read_windows
 from astro_disentangle.quality import FLAGS, CutoutError, SurveyMismatchError
 
-__all__ = ["Cutouts", "read_cutouts"]
+__all__ = ["BAD_SHARE", "USABLE_SHARE", "Cutouts", "identity", "read_cutouts"]
 
 #: Shares of the window: more bad pixels than this are flagged, and a row is
 #: unusable unless a band has at least this many good ones.
-_BAD_SHARE = 0.05
-_USABLE_SHARE = 0.5
+BAD_SHARE = 0.05
+USABLE_SHARE = 0.5
 _DYADIC = 4096
 #: Flags that a cut-out brings with it because its pixels no longer tell.
 _BROUGHT = FLAGS.PADDED | FLAGS.NO_WCS | FLAGS.ASSUMED_UNIT
@@ -60,6 +60,35 @@ class Cutouts:
     def __getitem__(self, rows):
         """The rows of a slice."""
         return Cutouts(self.batch[rows], self.object_id[rows], self.sky[rows])
+
+    @classmethod
+    def from_arrays(cls, flux, survey, **known):
+        """
+        Cut-outs that are arrays already, on the survey's own pixels.
+
+        Parameters
+        ----------
+        flux, survey, **known
+            As for `~astro_disentangle.data.arrays.read_arrays`: ``bands``, ``unit``,
+            ``noise``, ``mask``, ``psf_fwhm``, ``object_id``, ``coords``.
+
+        Returns
+        -------
+        cutouts : `Cutouts`
+            What `~astro_disentangle.Disentangler.transform` and the others take.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from astro_disentangle import Cutouts, Disentangler
+        >>> flux = np.random.default_rng(0).normal(size=(3, 5, 60, 60))
+        >>> cutouts = Cutouts.from_arrays(flux, "hsc", noise=np.ones(5))
+        >>> Disentangler.load().transform(cutouts)["physics"].shape
+        (3, 128)
+        """
+        from astro_disentangle.data.arrays import read_arrays
+
+        return read_arrays(flux, survey, **known)
 
     def coord(self, row):
         """Position of a galaxy (`~astropy.coordinates.SkyCoord`, ICRS), or None."""
@@ -168,12 +197,11 @@ def _read_row(cutout, survey, position):
         # Noise is that of the survey's pixels, the window may have others.
         noise = windows.noise * (place.scale / survey.pixel_scale)
         seen, where = (pixels, good, noise), (*galaxy, place.scale)
+        images = known_psfs(layout, windows.psf_fwhm, survey)
         found = source_flags(*seen, where)
-        if not found:
-            images = known_psfs(layout, windows.psf_fwhm, survey)
-            found = star_flag(*seen, (images, windows.psf_fwhm), where)
-        flags |= found
-    number, object_id = _identity(meta, pixels, good)
+        flags |= found or star_flag(*seen, (images, windows.psf_fwhm), where)
+    name = lookup(meta, "OBJECT_ID", "OBJECT")
+    number, object_id = identity(name, pixels, good)
     return _Row(
         survey=survey,
         pixels=pixels,
@@ -209,11 +237,11 @@ def _flags(layout, windows, survey, brought):
     if not good.all():
         field = _field(layout.place, windows.corner, survey, good.shape[1:])
         inside, good = inside[:, field], good[:, field]
-        if (inside & ~good).mean(1).max() > _BAD_SHARE:
+        if (inside & ~good).mean(1).max() > BAD_SHARE:
             flags |= FLAGS.BAD_PIXELS
         if not inside.all():
             flags |= FLAGS.PADDED
-        if good.mean(1).max() < _USABLE_SHARE:
+        if good.mean(1).max() < USABLE_SHARE:
             flags |= FLAGS.UNUSABLE
     return flags
 
@@ -250,18 +278,31 @@ def _check_field(shape, place, survey):
         )
 
 
-def _identity(meta, pixels, good):
+def identity(name, pixels, good):
     """
     Key and name of an object.
 
     The key is that of the pixels: a name may be that of a whole field, and its
     galaxies must not share their noise.
+
+    Parameters
+    ----------
+    name : object
+        What it is called; None or blank if nobody has said.
+    pixels, good : `~numpy.ndarray`
+        Its window.
+
+    Returns
+    -------
+    key : int
+        Of 63 bits.
+    name : str
+        The name, else the key in hexadecimal digits.
     """
     digest = hashlib.blake2b(
         np.ascontiguousarray(pixels).tobytes() + good.tobytes(), digest_size=8
     ).digest()
     number = int.from_bytes(digest, "little") >> 1
-    name = lookup(meta, "OBJECT_ID", "OBJECT")
     name = name.decode(errors="replace") if isinstance(name, bytes) else name
     name = "" if name is None else str(name).strip()
     return number, name or f"{number:016x}"

@@ -34,7 +34,7 @@ import numpy as np
 from astro_disentangle.data.measure import render_psf
 from astro_disentangle.quality import FLAGS
 
-__all__ = ["known_psfs", "spread_model", "spread_size", "star_flag"]
+__all__ = ["known_psfs", "moffat_psf", "spread_model", "spread_size", "star_flag"]
 
 #: Radius in FWHM within which pixels count, and within which none may be bad.
 _REACH, _CORE = 1.5, 0.75
@@ -70,9 +70,9 @@ def known_psfs(layout, psf_fwhm, survey):
 
     Returns
     -------
-    images : list of `~numpy.ndarray` or None
-        C images (h, w), None where the PSF is unknown or the band has been brought to
-        other pixels.
+    images : list of `~numpy.ndarray`, callable or None
+        C images (h, w), or what makes them; None where the PSF is unknown or the band
+        has been brought to other pixels.
     """
     images = [None] * len(psf_fwhm)
     for index, (plane, place) in layout.bands.items():
@@ -82,11 +82,31 @@ def known_psfs(layout, psf_fwhm, survey):
             continue
         # What is smaller has no shape, and its FWHM is from the header.
         if plane.psf is None or min(np.shape(plane.psf)) < 5:
-            told = float(psf_fwhm[index]), survey.psf_beta, place.scale
-            images[index] = _moffat(*told)
+            images[index] = moffat_psf(psf_fwhm[index], survey, place.scale)
         else:
             images[index] = place.turn(plane.psf)
     return images
+
+
+def moffat_psf(fwhm, survey, scale):
+    """
+    The image of a PSF of which only the FWHM is known, made when it is needed.
+
+    Parameters
+    ----------
+    fwhm : float
+        arcsec.
+    survey : `~astro_disentangle.Survey`
+        Whose Moffat index it has.
+    scale : float
+        Pixel scale in arcsec.
+
+    Returns
+    -------
+    image : callable
+        Without arguments; gives an array (h, w).
+    """
+    return functools.partial(_moffat, float(fwhm), survey.psf_beta, scale)
 
 
 @functools.lru_cache(maxsize=256)
@@ -138,8 +158,8 @@ def spread_size(pixels, good, noise, psf, place):
     noise : `~numpy.ndarray`
         Shape (C,), standard deviation of a pixel; bands without it do not count.
     psf : (list, `~numpy.ndarray`)
-        C images (h, w) of the PSF in the pixels of the window, or None, and their
-        FWHM in arcsec, shape (C,).
+        C images (h, w) of the PSF in the pixels of the window, or callables that make
+        them, or None, and their FWHM in arcsec, shape (C,).
     place : (float, float, float)
         Pixel x and y of the source, to about a pixel, and pixel scale in arcsec.
 
@@ -279,6 +299,7 @@ def _centroids(images, start, fwhm, steps=2):
 
 def _models(images, centre, fwhm, half):
     """PSF and disc at pixels ``centre`` (C, 2) of a window, each (C, k, k)."""
+    images = (image() if callable(image) else image for image in images)
     psf = np.stack([_about_peak(image, half) for image in images]).astype(float)
     # From the brightest pixel one step is enough.
     shift = centre - _centroids(psf, half, fwhm, steps=1)[0]

@@ -23,6 +23,7 @@ from astro_disentangle.data.units import (
 from astro_disentangle.quality import FLAGS, CutoutError
 
 __all__ = [
+    "BRIGHTEST",
     "Windows",
     "around_noise",
     "is_native",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 #: Nothing in the sky is brighter: 1e15 nJy is AB magnitude -6 in one pixel.
-_BRIGHTEST = 1e15
+BRIGHTEST = 1e15
 #: Pixel scales that differ by less count as the survey's own.
 _NATIVE = 0.02
 #: Largest side of the region in which noise is measured, px.
@@ -232,7 +233,7 @@ def _load(entries, size, survey):
     with np.errstate(all="ignore"):
         # float64 between, so that numbers near the ends of float32 survive.
         pixels *= factors
-        good &= np.abs(pixels) < _BRIGHTEST
+        good &= np.abs(pixels) < BRIGHTEST
         good &= (errors > 0) & (errors < np.inf)
     for row, (_, plane, place, corner) in enumerate(entries):
         if plane.mask is not None:
@@ -251,7 +252,7 @@ def _load(entries, size, survey):
         where = good[row], errors[row], float(factors[row, 0, 0]), size
         noise[row], more = _noise(entry, *where, survey)
         flags |= more
-        if noise[row] >= _BRIGHTEST:
+        if noise[row] >= BRIGHTEST:
             # Nothing in the sky shows above such noise.
             good[row], pixels[row], noise[row] = False, 0.0, np.nan
     return _Part(pixels, good, inside, noise, flags)

@@ -17,6 +17,7 @@ from astro_disentangle.embedding.partition import Job
 from astro_disentangle.embedding.schedule import run
 from astro_disentangle.embedding.source import open_source
 from astro_disentangle.quality import CutoutError, SurveyMismatchError, check_count
+from astro_disentangle.serving import check_dtype
 from astro_disentangle.surveys import get_survey
 
 __all__ = ["Embedding", "embed_catalog"]
@@ -106,6 +107,7 @@ def embed_catalog(
     extension=None,
     batch_size=64,
     device=None,
+    dtype=None,
     progress=False,
 ):
     """
@@ -142,6 +144,8 @@ def embed_catalog(
         Galaxies at a time.
     device : str, optional
         Where the network lives on a worker; by default where the model is, or the CPU.
+    dtype : {"float32", "bfloat16"}, optional
+        Precision of the matrix products; by default that of the model, or float32.
     progress : bool
         Show a progress bar.
 
@@ -201,12 +205,14 @@ def embed_catalog(
     source = open_source(catalog, survey=survey, columns=columns)
     with _weights(model) as weights:
         _check_survey(weights.surveys, survey)
+        dtype = check_dtype(dtype or weights.dtype)
         plan = {
             "catalog": source.identity(),
             "survey": None if survey is None else get_survey(survey).name,
             "columns": list(source.columns.carried),
             "model": weights.sha256,
             "extension": _extension(extension, source),
+            "dtype": dtype,
         }
         output = Output(os.fspath(Path(path).resolve()), plan)
         output.begin()
@@ -218,6 +224,7 @@ def embed_catalog(
             survey=survey,
             batch_size=batch_size,
             device=weights.device if device is None else device,
+            dtype=dtype,
         )
     embedding = _embed(job, client, name or f"{source.name}_latents", progress)
     for message in embedding.problems():
@@ -260,6 +267,7 @@ class _Weights:
     device: str | None
     place: str = ""
     file: Path | None = None
+    dtype: str = "float32"
 
 
 @contextlib.contextmanager
@@ -277,7 +285,8 @@ def _weights(model):
         digest = copy.copy(model).save(file)
         sha256 = model.sha256_ or digest
         surveys = list(model.network_.surveys)
-        yield _Weights(surveys, sha256, digest, model.device, file=file)
+        own = {"file": file, "dtype": model.dtype}
+        yield _Weights(surveys, sha256, digest, model.device, **own)
 
 
 def _check_packages():

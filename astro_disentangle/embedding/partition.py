@@ -83,10 +83,21 @@ class Job:
         Galaxies at a time.
     device : str, optional
         Where the network lives.
+    dtype : {"float32", "bfloat16"}
+        Precision of the matrix products.
     """
 
     def __init__(
-        self, source, output, *, weights, digest, survey, batch_size=64, device=None
+        self,
+        source,
+        output,
+        *,
+        weights,
+        digest,
+        survey,
+        batch_size=64,
+        device=None,
+        dtype="float32",
     ):
         self.source = source
         self.output = output
@@ -95,6 +106,7 @@ class Job:
         self.survey = survey
         self.batch_size = batch_size
         self.device = device
+        self.dtype = dtype
         self._model = None
         self._lock = threading.Lock()
 
@@ -125,7 +137,8 @@ class Job:
             if self._model is None:
                 from astro_disentangle.disentangler import Disentangler
 
-                model = Disentangler.load(self.weights, device=self.device)
+                where = {"device": self.device, "dtype": self.dtype}
+                model = Disentangler.load(self.weights, **where)
                 if model.sha256_ != self.digest:
                     raise WeightsError(
                         f"the weights '{self.weights}' of the worker must have the "

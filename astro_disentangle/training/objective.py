@@ -96,9 +96,9 @@ float
     flow: float = 1.0
     outline: float = 1.0
     agree_physics: float = 0.1
-    agree_instrument: float = 0.1
+    agree_instrument: float = 0.3
     reading: float = 0.3
-    photometry: float = 1.0
+    photometry: float = 0.5
     contrast: float = 0.1
     temperature: float = 0.1
     drop_bands: float = 0.3

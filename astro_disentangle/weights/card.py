@@ -17,8 +17,8 @@ __all__ = ["card", "main"]
 
 _FOLDER = Path(__file__).parent
 #: Steps of the earlier stages, whose history is not in the weights file.
-_EARLIER = 1400 + 1600
-_EARLIER_HOURS = 0.9 + 1.0
+_EARLIER = 1400 + 1600 + 2400 + 2850
+_EARLIER_HOURS = 0.9 + 1.0 + 1.6 + 1.8
 #: Terms of the loss that are shown.
 _TERMS = ("loss", "flow", "outline", "photometry", "contrast")
 
@@ -31,7 +31,7 @@ What it is
 
 A small model ({parameters:.1f} million parameters) for Hyper Suprime-Cam (grizy,
 0.168") and the DECam part of the DESI Legacy Imaging Surveys (griz, 0.262"). It is
-the fourth edition, trained for {total:.1f} hours on one CPU core: a starting point, and
+the sixth edition, trained for {total:.1f} hours on one CPU core: a starting point, and
 good enough to try everything. Its SHA-256 is
 ``{digest}``.
 
@@ -48,18 +48,22 @@ real image was used.
 Training
 --------
 
-In three stages. The first two, 1,400 and 1,600 steps of 64 pairs, made the third
-edition (commit ``07b853f`` has its card): its recipe knew photometry by a square error
-only. The third, {steps} steps, goes on from its mean weights with the present recipe::
+In five stages, each of which goes on from the mean weights of the one before, with
+other galaxies. Two of 1,400 and 1,600 steps of 64 pairs made the third edition (commit
+``07b853f`` has its card), whose recipe knew photometry by a square error only; one of
+2,400 steps the fourth (commit ``6bc0b84``), with twice the weight of the photometry and
+a third of that of the agreement of instrument latents; 2,850 steps with the present
+recipe a fifth; and {steps} more this one::
 
-    python -m astro_disentangle.weights.build --output THREE --steps 2500 \\
-        --until {steps} --start TWO/training.safetensors --threads 1
+    python -m astro_disentangle.weights.build --output FIVE --steps 2900 --until 2850 \\
+        --start FOUR/training.safetensors --threads 1
+    python -m astro_disentangle.weights.build --output SIX --steps 2500 \\
+        --until {steps} --start FIVE/training.safetensors --threads 1
 
-where the layers ``photometry.NAME`` of that checkpoint had been renamed to
-``photometry.NAME.physics``. Recipe ``{recipe}``, AdamW with a rate that falls as a
-cosine, bfloat16 products, running mean of the weights; 0.9, 1.0 and {hours:.1f} hours
-on one core of a server CPU that had other work. Third stage: the loss and some of its
-terms, means of twenty steps:
+Recipe ``{recipe}``, AdamW with a rate that falls as a cosine, bfloat16 products,
+running mean of the weights; 0.9, 1.0, 1.6, 1.8 and {hours:.1f} hours on one core of a
+server CPU that had other work. Last stage: the loss and some of its terms, means of
+twenty steps:
 
 {losses}
 
@@ -89,10 +93,10 @@ Limits
   aperture photometry, but the same encoder trained on redshift itself reaches an R² of
   0.86 (HSC) and 0.70 (Legacy), ``benchmarks/supervised.py``. The latent holds less than
   the image does.
-- Seeing is hardly read from pixels in HSC, and half of it in Legacy: give the PSF. The
-  magnitude of an HSC galaxy can be read, in part, from the instrument latent of its own
-  cut-out: use donors.
-- Fluxes are right on average to 4%, those of a single galaxy scatter by the given
+- Seeing is read from pixels in part, two fifths of its variance in HSC and two thirds
+  in Legacy: give the PSF. A tenth of the variance of magnitudes can be read from the
+  instrument latent of a galaxy's own cut-out: use donors.
+- Fluxes are right on average to 3%, those of a single galaxy scatter by the given
   share. From HSC to Legacy, PSF matching is closer to the truth for a single galaxy: do
   not take photometry of one galaxy from here where it would do. Images with a bright
   star beside the galaxy are painted badly, and are most of the plain RMS.

@@ -131,6 +131,18 @@ def test_threads_give_what_transform_gives(stored, expected, tmp_path):
         assert (frame[name].to_numpy() == whole[name].to_numpy()).all()
 
 
+def test_precision_is_that_of_the_model(stored, rows, tmp_path):
+    half = Disentangler.load(dtype="bfloat16")
+    done = embed_catalog(half, stored, tmp_path / "out", batch_size=24)
+    exact = embed_catalog(half, stored, tmp_path / "exact", dtype="float32")
+    one, other = (read(each.path).sort_values("object_id") for each in (done, exact))
+    assert list(one["object_id"]) == list(other["object_id"]) and len(one) == 24
+    error = vectors(one, "physics") - vectors(other, "physics")
+    assert 0 < np.sqrt(np.mean(error**2)) < 1e-2
+    with pytest.raises(SurveyMismatchError, match="dtype = 'bfloat16'"):
+        embed_catalog("default", stored, tmp_path / "out")
+
+
 def test_the_catalogue_says_where_it_is_from(stored, expected, tmp_path):
     done = embed_catalog("default", stored, tmp_path / "out", survey="hsc", name="mine")
     assert is_valid_catalog(done.path, strict=True)
