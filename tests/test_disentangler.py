@@ -210,7 +210,7 @@ def test_noise_belongs_to_the_object(model, galaxies):
 
 TOO_NOISY = pytest.mark.xfail(
     reason="corners of real galaxies with neighbours scatter up to 1.78 times the "
-    "noise in HSC, 1.38 in a deep Legacy view (fourth to sixth edition; simulated ones 1.1); "
+    "noise in HSC, 1.38 in a deep Legacy view (fourth edition; simulated ones 1.1); "
     "how much of it is the neighbours' light is not known",
     strict=True,
 )
