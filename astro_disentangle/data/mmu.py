@@ -16,7 +16,6 @@ one entry for each band. What a reader has to know, and what is done about it he
 import re
 
 import numpy as np
-from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData, InverseVariance
 
 from astro_disentangle.data.wcs import tangent_wcs
@@ -224,6 +223,12 @@ def _text(value):
 
 def _array(name, band, values, dtype):
     """One image of a band as an array (ny, nx)."""
+    if (
+        isinstance(values, np.ndarray)
+        and values.ndim == 2
+        and values.dtype.kind in "fiub"
+    ):
+        return values.astype(dtype, copy=False)
     try:
         # Nested columns give arrays of arrays of rows.
         rows = [np.asarray(line, dtype=dtype) for line in values]
@@ -267,7 +272,7 @@ def _placed(images, row):
         return images
     if abs(place[1]) > 90:
         raise CutoutError(f"'dec' must be between -90 and 90 deg; got {place[1]}.")
-    sky = SkyCoord(*place, unit="deg")
+    place[0] %= 360
     made = {}
     for image in images.values():
         scale = image.meta.get("PIXSCALE")
@@ -277,7 +282,7 @@ def _placed(images, row):
         key = (scale, image.shape)
         if key not in made and scale is not None:
             x, y = image.meta["XGALAXY"], image.meta["YGALAXY"]
-            made[key] = tangent_wcs(sky, np.eye(2) / scale, x, y, image.shape)
+            made[key] = tangent_wcs(place, np.eye(2) / scale, x, y, image.shape)
         image.wcs = made.get(key)
     return images
 

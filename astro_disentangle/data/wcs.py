@@ -291,8 +291,8 @@ def tangent_wcs(coord, matrix, x, y, shape):
 
     Parameters
     ----------
-    coord : `~astropy.coordinates.SkyCoord`
-        Sky position of the pixel.
+    coord : `~astropy.coordinates.SkyCoord` or (float, float)
+        Sky position of the pixel; or right ascension and declination, ICRS, degrees.
     matrix : array_like
         Shape (2, 2), pixels (x, y) per arcsec (west, north).
     x, y : float
@@ -318,11 +318,13 @@ def tangent_wcs(coord, matrix, x, y, shape):
     from astropy.wcs import WCS
 
     wcs = WCS(naxis=2)
-    centre = coord.icrs
+    centre = coord
+    if hasattr(coord, "icrs"):
+        centre = coord.icrs.ra.deg, coord.icrs.dec.deg
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.cunit = ["deg", "deg"]
     wcs.wcs.radesys = "ICRS"
-    wcs.wcs.crval = [centre.ra.deg, centre.dec.deg]
+    wcs.wcs.crval = centre
     wcs.wcs.crpix = [x + 1, y + 1]
     wcs.wcs.cd = np.diag([-1.0, 1.0]) @ np.linalg.inv(matrix) / 3600
     wcs.wcs.set()
