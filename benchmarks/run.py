@@ -17,9 +17,9 @@ reading ahead is good for.
 """
 
 import argparse
+import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -185,7 +185,7 @@ def streamed(count, kind):
         "arrays": lambda: (read(arrays) for _ in range(-(-count // SIZE))),
     }[kind]
     model.transform(mappings, survey="hsc")
-    before = peak()
+    before = peak(anew=True)
     start = time.perf_counter()
     if kind == "arrays":
         tables = [model.transform(part) for part in give()]
@@ -200,9 +200,12 @@ def streamed(count, kind):
     }
 
 
-def peak():
-    """Peak memory of this process, MB, on Linux."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak(*, anew=False):
+    """Peak memory of this process, MB, on Linux; from now on if it begins anew."""
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if "VmHWM" in line) / 1024
 
 
 def child(*words):
@@ -231,7 +234,7 @@ def start_up(repeats=3):
 def show(title, rows, unit, by=None):
     """A table of numbers and of their ratios to one of them."""
     by = next(iter(rows)) if by is None else by
-    print(f"\n{title:<52}{unit:>10}{'ratio':>12}")
+    print(f"\n{title:<52}{unit:>10}{'ratio':>12}", flush=True)
     for name, value in rows.items():
         print(f"{name:<52}{value:>10.3f}{value / rows[by]:>12.4g}")
 
@@ -257,25 +260,23 @@ def main():
         "torch": torch.__version__,
         "numpy": np.__version__,
         "embedding, ms": embedding(model, half, arrays, mappings),
-        "translation, ms": translation(model, half, mappings),
-        "scaling, ms": scaling(model, arrays),
-        "start-up, s": start_up(),
-        "streamed": {
-            f"{count} galaxies, {kind}": child("--stream", count, kind)
-            for kind in ("arrays", "CCDData")
-            for count in options.galaxies
-        },
     }
     show("a galaxy to latents", found["embedding, ms"], "ms")
+    found["translation, ms"] = translation(model, half, mappings)
     show("a galaxy to Legacy", found["translation, ms"], "ms")
+    found["scaling, ms"] = scaling(model, arrays)
     show("batches and samples", found["scaling, ms"], "ms")
+    found["start-up, s"] = start_up()
     show("start-up", found["start-up, s"], "s")
+    found["streamed"] = {}
     print(f"\n{'streamed':<36}{'ms each':>10}{'growth, MB':>12}{'latents, MB':>12}")
-    for name, row in found["streamed"].items():
-        each = 1e3 * row["seconds per galaxy"]
+    for count, kind in itertools.product(options.galaxies, ("arrays", "CCDData")):
+        name, row = f"{count} galaxies, {kind}", child("--stream", count, kind)
+        found["streamed"][name] = row
         print(
-            f"{name:<36}{each:>10.3f}{row['growth']:>12.0f}"
-            f"{row['of which latents']:>12.1f}"
+            f"{name:<36}{1e3 * row['seconds per galaxy']:>10.3f}"
+            f"{row['growth']:>12.0f}{row['of which latents']:>12.1f}",
+            flush=True,
         )
     if options.output is not None:
         options.output.write_text(json.dumps(found, indent=1))

@@ -15,7 +15,7 @@ ROOT = Path(astro_disentangle.__file__).parent
 FLOORS = (
     ("quality", "keys", "survey", "surveys", "checkpoint", "estimator", "samples"),
     ("data", "simulation"),
-    ("model",),
+    ("model", "serving"),
     ("training", "evaluation", "weights", "translation"),
     ("disentangler",),
     ("embedding",),

@@ -29,6 +29,7 @@ from astro_disentangle.embedding.source import open_source
 from astro_disentangle.embedding.table import table_of
 
 lsdb = pytest.importorskip("lsdb", exc_type=ImportError)
+import cloudpickle  # noqa: E402
 import distributed  # noqa: E402
 import hats  # noqa: E402
 import nested_pandas as npd  # noqa: E402
@@ -198,7 +199,16 @@ def count_loads():
     Disentangler.load = classmethod(load)
 
 
-def test_two_processes(stored, expected, tmp_path):
+@pytest.fixture
+def by_value():
+    """Functions of this module go to workers, which cannot import it."""
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    yield
+    cloudpickle.unregister_pickle_by_value(module)
+
+
+def test_two_processes(stored, expected, tmp_path, by_value):
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0"
