@@ -30,7 +30,7 @@ _NAMED = 5
 @dataclass(frozen=True)
 class Embedding:
     """
-    What `embed_catalog` did.
+    What `~astro_disentangle.embed_catalog` did.
 
     Parameters
     ----------
