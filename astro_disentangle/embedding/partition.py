@@ -28,6 +28,11 @@ _OF_A_ROW = (
 )
 
 
+#: The last model of this process. Dask may give a worker the same job several times.
+_LOADED = {}
+_LOADING = threading.Lock()
+
+
 @dataclass(frozen=True)
 class Report:
     """
@@ -65,7 +70,7 @@ class Report:
 
 class Job:
     """
-    What a worker needs to know; it loads the model once and keeps it.
+    What a worker needs to know, and the model that its process loads once.
 
     Parameters
     ----------
@@ -107,17 +112,6 @@ class Job:
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
-        self._model = None
-        self._lock = threading.Lock()
-
-    def __getstate__(self):
-        # Each worker loads its own model.
-        state = dict(self.__dict__)
-        del state["_model"], state["_lock"]
-        return state
-
-    def __setstate__(self, state):
-        self.__dict__.update(state, _model=None, _lock=threading.Lock())
 
     def model(self):
         """
@@ -133,20 +127,25 @@ class Job:
         WeightsError
             If the weights are not there, or not those that the client has.
         """
-        with self._lock:
-            if self._model is None:
-                from astro_disentangle.disentangler import Disentangler
+        key = self.weights, self.digest, self.device, self.dtype
+        with _LOADING:
+            if key not in _LOADED:
+                _LOADED.clear()
+                _LOADED[key] = self._load()
+            return _LOADED[key]
 
-                where = {"device": self.device, "dtype": self.dtype}
-                model = Disentangler.load(self.weights, **where)
-                if model.sha256_ != self.digest:
-                    raise WeightsError(
-                        f"the weights '{self.weights}' of the worker must have the "
-                        f"SHA-256 {self.digest[:12]}... of the client's; got "
-                        f"{model.sha256_[:12]}... Install one version everywhere."
-                    )
-                self._model = model
-            return self._model
+    def _load(self):
+        from astro_disentangle.disentangler import Disentangler
+
+        where = {"device": self.device, "dtype": self.dtype}
+        model = Disentangler.load(self.weights, **where)
+        if model.sha256_ != self.digest:
+            raise WeightsError(
+                f"the weights '{self.weights}' of the worker must have the SHA-256 "
+                f"{self.digest[:12]}... of the client's; got "
+                f"{model.sha256_[:12]}... Install one version everywhere."
+            )
+        return model
 
 
 def embed_partition(job, order, pixel):

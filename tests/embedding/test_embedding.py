@@ -23,7 +23,8 @@ from astro_disentangle import (
     simulate_pairs,
 )
 from astro_disentangle.cli import main
-from astro_disentangle.embedding.partition import latents_of_rows
+from astro_disentangle.embedding.output import Output
+from astro_disentangle.embedding.partition import Job, latents_of_rows
 from astro_disentangle.embedding.rows import rows_of_batch
 from astro_disentangle.embedding.source import open_source
 from astro_disentangle.embedding.table import table_of
@@ -230,6 +231,20 @@ def test_two_processes(stored, expected, tmp_path, by_value):
     check_same(read(again.path), expected)
     assert model.sha256_ == expected.meta["SHA256"]
     assert not (done.path / ".embedding" / "weights.safetensors").exists()
+
+
+def test_a_process_loads_the_model_once(stored, tmp_path):
+    """Dask gives a worker as many copies of the job as it likes."""
+    digest = Disentangler.load().sha256_
+    settings = {"weights": "default", "digest": digest, "survey": "hsc"}
+    job = Job(open_source(stored), Output(str(tmp_path), {}), **settings)
+    copies = [cloudpickle.loads(cloudpickle.dumps(job)) for _ in range(3)]
+    assert len({id(copy) for copy in copies}) == 3
+    assert len({id(copy.model()) for copy in copies}) == 1
+    other = Job(job.source, job.output, **settings, dtype="bfloat16")
+    assert other.model().dtype == "bfloat16" and job.model().dtype == "float32"
+    with pytest.raises(WeightsError, match="Install one version everywhere"):
+        Job(job.source, job.output, **{**settings, "digest": "0" * 64}).model()
 
 
 def test_only_needed_columns_are_read(catalog, expected, tmp_path):
