@@ -300,7 +300,6 @@ def _demo(options):
 
 
 def _transform(options):
-
     _check_table(options.output)
     cutouts = _read_files(options.files, options.band)
     model = _load(options)
@@ -357,7 +356,6 @@ def _embed(options):
 
 
 def _similar(options):
-
     _check_table(options.output)
     tables = [_read_table(path) for path in (options.query, options.catalog)]
     model = _load(options)
