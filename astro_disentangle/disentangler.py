@@ -91,9 +91,9 @@ class Disentangler(Estimator):
         Where the network lives; ``"cpu"`` by default.
     dtype : {"float32", "bfloat16"}
         Precision of the matrix products everywhere but in `fit`. The first is exact;
-        the second takes about six tenths of the time on processors that know it, and
-        moves latents by half a percent of their spread, pixels of a view by less than
-        a hundredth of their noise.
+        the second takes about two thirds of the time, in batches and on processors
+        that know it, and moves latents by half a percent of their spread, pixels of a
+        view mostly by less than a hundredth of their noise.
 
     Attributes
     ----------

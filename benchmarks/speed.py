@@ -22,6 +22,7 @@ from astro_disentangle import (
 )
 from astro_disentangle.data.read import read_cutouts
 from astro_disentangle.data.wcs import tangent_wcs
+from astro_disentangle.serving import latents
 from astro_disentangle.simulation import simulate
 
 BATCH = 32
@@ -107,7 +108,7 @@ def main():
         "resampling and stretch": lambda: network.view(batch),
         "physics encoder": lambda: network.physics(view),
         "instrument encoder": lambda: network.instrument.members(view),
-        "network: grid and both encoders": lambda: model._encode(network, batch),  # noqa: SLF001
+        "network: grid and both encoders": lambda: latents(network, batch),
         "transform": lambda: model.transform(mappings, survey="hsc"),
         "translate, 4 evaluations": lambda: model.translate(
             mappings, survey="legacy", source="hsc"

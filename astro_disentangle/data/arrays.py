@@ -9,7 +9,13 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 
 from astro_disentangle.data.measure import measure_noise, source_flags
-from astro_disentangle.data.read import BAD_SHARE, USABLE_SHARE, Cutouts, identity
+from astro_disentangle.data.read import (
+    BAD_SHARE,
+    USABLE_SHARE,
+    Cutouts,
+    check_field,
+    identity,
+)
 from astro_disentangle.data.stellarity import moffat_psf, star_flag
 from astro_disentangle.data.units import nanojansky_per
 from astro_disentangle.data.window import BRIGHTEST, overlap
@@ -89,7 +95,7 @@ def read_arrays(
     index = _indices(bands, survey, flux.shape[1])
     count = len(flux)
     size = survey.stamp_size
-    _check_field(flux.shape[2:], survey)
+    check_field(flux.shape[2:], survey.pixel_scale, survey)
     factors, assumed = zip(
         *(nanojansky_per(unit, survey, None, survey.bands[i]) for i in index),
         strict=True,
@@ -207,15 +213,6 @@ def _indices(bands, survey, count):
             f"'flux' must have one image for each of the bands {bands}; got {count}."
         )
     return [survey.bands.index(band) for band in bands]
-
-
-def _check_field(shape, survey):
-    smallest = min(shape) * survey.pixel_scale
-    if smallest < survey.field / 2:
-        raise SurveyMismatchError(
-            f"an image must cover at least half of the field of {survey.name}, "
-            f"{survey.field:.2f} arcsec; got {smallest:.2f} arcsec."
-        )
 
 
 def _mask(mask, shape):

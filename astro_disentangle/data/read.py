@@ -23,7 +23,14 @@ from astro_disentangle.data.unpack import unpack
 from astro_disentangle.data.window import read_windows
 from astro_disentangle.quality import FLAGS, CutoutError, SurveyMismatchError
 
-__all__ = ["BAD_SHARE", "USABLE_SHARE", "Cutouts", "identity", "read_cutouts"]
+__all__ = [
+    "BAD_SHARE",
+    "USABLE_SHARE",
+    "Cutouts",
+    "check_field",
+    "identity",
+    "read_cutouts",
+]
 
 #: Shares of the window: more bad pixels than this are flagged, and a row is
 #: unusable unless a band has at least this many good ones.
@@ -182,7 +189,7 @@ def _read_row(cutout, survey, position):
     meta = _common(matched.values())
     layout = lay_out(matched, survey, meta=meta, position=position)
     place = layout.place
-    _check_field(layout.shape, place, survey)
+    check_field(layout.shape, place.scale, survey)
     windows = read_windows(layout, survey)
     pixels, good = windows.pixels, windows.good
     brought = cutout.flags if isinstance(cutout, SurveyCutout) else 0
@@ -269,8 +276,25 @@ def _common(planes):
     return meta
 
 
-def _check_field(shape, place, survey):
-    smallest = min(shape) * place.scale
+def check_field(shape, scale, survey):
+    """
+    Raise if an image is too small to be looked at.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (ny, nx) of the image.
+    scale : float
+        Its pixel scale in arcsec.
+    survey : `~astro_disentangle.Survey`
+        The survey.
+
+    Raises
+    ------
+    SurveyMismatchError
+        If it covers less than half of the survey's field.
+    """
+    smallest = min(shape) * scale
     if smallest < survey.field / 2:
         raise SurveyMismatchError(
             f"an image must cover at least half of the field of {survey.name}, "
