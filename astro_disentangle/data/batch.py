@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from astro_disentangle.data.constants import constant
 from astro_disentangle.data.resample import resample
 from astro_disentangle.survey import Survey
 
@@ -60,9 +61,13 @@ class CutoutBatch:
         """The rows of a slice, a list of integers or a bool tensor."""
         return self._map(lambda tensor: tensor[rows])
 
-    def to(self, device):
+    def to(self, device, *, non_blocking=False):
         """The same batch on another device."""
-        return self._map(lambda tensor: tensor.to(device))
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self):
+        """The same batch where a GPU can fetch it while others work."""
+        return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function):
         values = {
@@ -109,7 +114,7 @@ class CutoutBatch:
         height, width = self.pixels.shape[-2:]
         top, left = (height - size) // 2, (width - size) // 2
         window = (..., slice(top, top + size), slice(left, left + size))
-        corner = torch.tensor([left, top], device=self.affine.device)
+        corner = constant((left, top), self.affine.device)
         offset = self.affine[:, :, 2] - corner - (size - 1) / 2
         return self.pixels[window], self.good[window], offset
 
@@ -129,11 +134,10 @@ class CutoutBatch:
         batch : `CutoutBatch`
             Square stamps only: H must equal W.
         """
-        matrix = torch.tensor([[-1.0 if flip else 1.0, 0.0], [0.0, 1.0]])
-        turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
-        for _ in range(quarter_turns % 4):
-            matrix = turn @ matrix
-        matrix = matrix.to(self.affine)
+        mirror = -1 if flip else 1
+        cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter_turns % 4]
+        matrix = (mirror * cosine, -sine, mirror * sine, cosine)
+        matrix = constant(matrix, self.affine.device).reshape(2, 2)
 
         def move(images):
             images = images.flip(-1) if flip else images

@@ -27,6 +27,8 @@ import math
 
 import torch
 
+from astro_disentangle.data.constants import constant
+
 __all__ = ["grid_offsets", "resample"]
 
 #: Rotations that move no pixel of an 8 arcsec field by more than this many
@@ -111,7 +113,7 @@ def resample(pixels, good, affine, *, size, scale):
         if len(boxes) == 1:
             (top, bottom, left, right), rows = boxes[0]
             inner = (..., slice(top, bottom), slice(left, right))
-            corner = torch.tensor([left, top]).to(affine)
+            corner = constant((left, top), affine.device).to(affine.dtype)
             moved = torch.cat([affine[:, :, :2], affine[:, :, 2:] - corner[:, None]], 2)
             return _resampled(pixels[inner], good[inner], moved, shape, scale)
         flux = pixels.new_zeros(*pixels.shape[:2], *shape)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from astro_disentangle.data.batch import COMMON_SCALE
+from astro_disentangle.data.constants import constant
 from astro_disentangle.model.decoder import Decoder
 from astro_disentangle.model.encoder import (
     InstrumentEncoder,
@@ -53,11 +54,11 @@ class NetworkConfig:
 
     physics_size: int = 128
     instrument_size: int = 24
-    physics_widths: tuple = (32, 80, 160)
+    physics_widths: tuple = (32, 64, 160)
     physics_depths: tuple = (1, 2, 2)
-    instrument_widths: tuple = (24, 48, 96)
+    instrument_widths: tuple = (16, 48, 96)
     instrument_depths: tuple = (1, 1, 1)
-    decoder_width: int = 80
+    decoder_width: int = 112
     decoder_depth: int = 1
     condition: int = 96
     outlined: bool = True
@@ -128,9 +129,8 @@ class Network(nn.Module):
         """Softening of the stretch per band, (C, 1, 1), nJy per pixel of ``scale``."""
         survey = self.surveys[survey]
         area = 1.0 if scale is None else (scale / survey.pixel_scale) ** 2
-        noise = torch.tensor(survey.pixel_noise(), dtype=torch.float32)
-        device = next(self.parameters()).device
-        return (SOFTENING * area * noise)[:, None, None].to(device)
+        noise = constant(survey.pixel_noise(), next(self.parameters()).device)
+        return (SOFTENING * area * noise)[:, None, None]
 
     def stretch(self, pixels, survey):
         """Native pixels (B, C, N, N) in nJy to stretched pixels."""
@@ -170,8 +170,8 @@ class Network(nn.Module):
         typical = (survey.psf_fwhm, survey.pixel_noise())
         for value, usual, gain in zip((psf_fwhm, noise), typical, _GAINS, strict=True):
             known = present & value.isfinite() & (value > 0)
-            usual = torch.tensor(usual, dtype=torch.float32, device=value.device)
-            ratio = torch.where(known, value / usual, torch.ones_like(value))
+            ratio = value / constant(tuple(usual), value.device)
+            ratio = torch.where(known, ratio, torch.ones_like(value))
             parts += [known.float(), gain * ratio.log2().clamp(-2, 2)]
         return torch.cat(parts, 1)
 
@@ -224,8 +224,7 @@ class Network(nn.Module):
         told = self.instrument.reading[survey](z_instrument).float().chunk(2, 1)[1]
         ratio = (told / _GAINS[1]).clamp(-2, 2).exp2()
         if noise is not None:
-            usual = torch.tensor(self.surveys[survey].pixel_noise())
-            known = noise / usual.to(noise)
+            known = noise / constant(self.surveys[survey].pixel_noise(), noise.device)
             ratio = torch.where(known > 0, known.clamp(0.25, 4), ratio)
         if self.config.outlined:
             return (ratio / SOFTENING).square()
@@ -319,5 +318,5 @@ class Network(nn.Module):
         pixels = self.unstretch(x, prepared.target)
         # No pixel of the survey is brighter, and no pixel of training was.
         level = self.surveys[prepared.target].saturation_level()
-        level = torch.tensor(level, device=pixels.device)[:, None, None]
+        level = constant(tuple(level), pixels.device)[:, None, None]
         return torch.minimum(pixels, level).unflatten(0, (-1, samples))

@@ -15,6 +15,8 @@ see the first.
 import torch
 from torch import nn
 
+from astro_disentangle.data.constants import constant
+
 __all__ = ["KINDS", "Photometry", "measure"]
 
 #: Measurements in each band.
@@ -111,7 +113,7 @@ def measure(batch):
     weights = [small, large, large * (x**2 - y**2), large * 2 * x * y]
     weights = torch.stack(weights, 1)
     sums = torch.einsum("bkyx,bcyx->bkc", weights, pixels * good)
-    noise = torch.tensor(survey.pixel_noise(), device=pixels.device)
+    noise = constant(survey.pixel_noise(), pixels.device)
     scatter = weights.square().sum((2, 3)).sqrt()[:, :, None] * noise
     known = batch.present.to(pixels.dtype).repeat(1, KINDS)
     return torch.asinh(sums / (_BEND * scatter)).flatten(1), known

@@ -7,6 +7,7 @@ the optimiser, step, history): a run that is killed and resumed ends with the
 same bits as one that was not.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -108,6 +109,20 @@ def learning_rate(step, settings):
     )
 
 
+def _means(window):
+    """Mean of each term over the steps that have it."""
+    names = dict.fromkeys(name for terms in window for name in terms)
+    rows = {name: [t[name] for t in window if name in t] for name in names}
+    return {name: sum(values) / len(values) for name, values in rows.items()}
+
+
+def _kernels(device):
+    """The convolutions of a GPU: the fastest of each shape, float32 where asked."""
+    if device != "cuda":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+
+
 class Trainer:
     """
     A network in training.
@@ -192,15 +207,11 @@ class Trainer:
         try:
             while self.step < until:
                 start = time.monotonic()
-                self._advance()
+                self._advance(last=self.step + 1 == until)
                 self._seconds += time.monotonic() - start
                 if self.step % self.settings.log_every == 0 or self.step == until:
-                    row = {
-                        name: sum(terms[name] for terms in self._window)
-                        / len(self._window)
-                        for name in self._window[0]
-                    }
-                    row = {"step": self.step, **row, "seconds": self._seconds}
+                    row = {"step": self.step, **_means(self._window)}
+                    row["seconds"] = self._seconds
                     if self.validation is not None:
                         row["validation"] = self._validate()
                     self.history.append(row)
@@ -218,9 +229,10 @@ class Trainer:
             bar.close()
         return self.history
 
-    def _advance(self):
+    def _advance(self, *, last):
         """One step of the optimiser; its terms join the window of the history."""
         settings = self.settings
+        logged = last or (self.step + 1) % settings.log_every == 0
         rate = learning_rate(self.step, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -228,16 +240,24 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         step = self.source(self.step)
         device = step.group.device.type
-        with torch.autocast(
-            device, torch.bfloat16, enabled=settings.precision == "bfloat16"
-        ):
-            loss, terms = self.objective(
-                self.network, step, seed=key(settings.seed, "step", self.step)
-            )
-        loss.backward()
+        with _kernels(device):
+            with torch.autocast(
+                device, torch.bfloat16, enabled=settings.precision == "bfloat16"
+            ):
+                loss, terms = self.objective(
+                    self.network,
+                    step,
+                    seed=key(settings.seed, "step", self.step),
+                    rank=logged,
+                )
+            loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        # All numbers at once: a GPU is waited for no more than once a step.
+        terms = {"loss": loss.detach(), **terms, "gradient": norm.detach()}
+        numbers = torch.stack([value.float() for value in terms.values()]).tolist()
+        numbers = dict(zip(terms, numbers, strict=True))
         self._whole = False
-        if bool(torch.isfinite(loss) & torch.isfinite(norm)):
+        if math.isfinite(numbers["loss"]) and math.isfinite(numbers["gradient"]):
             self.optimizer.step()
             self._update_average()
             self.bad_steps = 0
@@ -249,8 +269,6 @@ class Trainer:
                     f"step {self.step}; the last checkpoint is kept. Lower "
                     "'learning_rate', or look at the pairs of that step."
                 )
-        detached = {"loss": loss.detach(), **terms, "gradient": norm.detach()}
-        numbers = {name: float(value) for name, value in detached.items()}
         self._window.append({**numbers, "rate": rate})
         self.step += 1
         self._whole = True
@@ -260,7 +278,8 @@ class Trainer:
         """Painting loss on the validation pairs, with the same noise every time."""
         objective, losses = self.objective, []
         for number in range(n_steps):
-            terms = objective(self.network, self.validation(number), seed=number)[1]
+            step = self.validation(number)
+            terms = objective(self.network, step, seed=number, rank=False)[1]
             loss = objective.flow * terms["flow"]
             if objective.outline:
                 loss = loss + objective.outline * terms["outline"]

@@ -111,7 +111,7 @@ float
     centre: float = 8.0
     centred: bool = True
 
-    def __call__(self, network, step, *, seed):
+    def __call__(self, network, step, *, seed, rank=True):
         """
         Total loss and its terms for one step.
 
@@ -122,7 +122,10 @@ float
         step : `~astro_disentangle.training.source.Step`
             Cut-outs of the same galaxies in two surveys.
         seed : int
-            Key of the random numbers of this step.
+            Key of the random numbers of this step; they are drawn on the device of
+            the cut-outs.
+        rank : bool
+            Add the rank of the physics latents, which a GPU is slow to tell.
 
         Returns
         -------
@@ -131,19 +134,23 @@ float
         terms : dict of str to `torch.Tensor`
             Unweighted terms, detached.
         """
-        generator = torch_generator(seed, "objective")
+        generator = torch_generator(seed, "objective", device=step.group.device)
         names = list(step.batches)
         views = {name: network.view(batch) for name, batch in step.batches.items()}
+        again, elsewhere = (
+            None if batch is None else network.view(batch)
+            for batch in (step.revisit, step.elsewhere)
+        )
         physics_views = {name: self._withhold(views[name], generator) for name in names}
         z_physics = {name: network.physics(physics_views[name]) for name in names}
-        if step.revisit is not None:
-            again = self._withhold(network.view(step.revisit), generator)
+        if again is not None:
+            again = self._withhold(again, generator)
             z_again = network.physics(again)
 
         flow, outline, agree_instrument, reading, photometry = [], [], [], [], []
         for index, name in enumerate(names):
             other = names[1 - index]
-            if step.revisit is not None and step.revisit.survey.name == name:
+            if again is not None and again.survey == name:
                 z_source, source = z_again, again
             else:
                 z_source, source = z_physics[other], physics_views[other]
@@ -162,8 +169,8 @@ float
             outline.append(painted[1])
         z_a, z_b = (z_physics[name] for name in names)
         met = z_a, z_b
-        if step.elsewhere is not None:
-            elsewhere = self._withhold(network.view(step.elsewhere), generator)
+        if elsewhere is not None:
+            elsewhere = self._withhold(elsewhere, generator)
             there = names.index(elsewhere.survey)
             met = z_physics[names[1 - there]], network.physics(elsewhere)
         terms = {
@@ -180,18 +187,19 @@ float
             for name, term in terms.items()
             if getattr(self, name)
         )
-        terms["rank"] = effective_rank(torch.cat([z_a, z_b]).detach())
+        if rank:
+            terms["rank"] = effective_rank(torch.cat([z_a, z_b]).detach())
         return loss, {name: term.detach() for name, term in terms.items()}
 
     def _withhold(self, view, generator, psf=None, noise=None):
         """The view with bands, PSF or noise taken away at random."""
         rows, bands = view.x.shape[:2]
-        chance = torch.rand(rows, bands + 4, generator=generator).to(view.x.device)
+        chance = _uniform(generator, rows, bands + 4)
         share = chance[:, bands]
         keep = chance[:, :bands] < 0.25 + 0.75 * chance[:, bands + 1 : bands + 2]
         present = view.observation[:, :bands] > 0
         rank = chance[:, :bands].masked_fill(~present, 2.0)
-        keep[torch.arange(rows), rank.argmin(1)] = True
+        keep = keep.scatter(1, rank.argmin(1, keepdim=True), value=True)
         keep = (keep | (share >= self.drop_bands)[:, None]).to(view.x.dtype)
         known_psf = chance[:, bands + 2] >= (self.drop_psf if psf is None else psf)
         known_noise = chance[:, bands + 3] >= (
@@ -216,34 +224,30 @@ float
         shown = self._withhold(view, generator, psf=0.5, noise=0.5)
         members = network.instrument.members(shown)
         told = network.instrument.described(view.survey, view.observation)
-        own = torch.eye(rows, dtype=torch.bool)
-        mates = (group[:, None] == group[None, :]).cpu() & ~own
+        own = torch.eye(rows, dtype=torch.bool, device=group.device)
+        mates = (group[:, None] == group[None, :]) & ~own
         # A row whose group has no other member borrows from the whole survey.
-        alone = ~mates.any(1)
-        mates[alone] = ~own[alone]
-        chance = torch.rand(rows, rows, generator=generator)
-        share = torch.rand(rows, 1, generator=generator)
-        best = chance.masked_fill(~mates, 2.0).argmin(1)
-        chosen = mates & (chance < share)
-        chosen[torch.arange(rows), best] = True
-        numbers = torch.rand(rows, generator=generator) < self.described
+        mates |= ~mates.any(1, keepdim=True) & ~own
+        chance = _uniform(generator, rows, rows)
+        share = _uniform(generator, rows, 1)
+        best = chance.masked_fill(~mates, 2.0).argmin(1, keepdim=True)
+        chosen = (mates & (chance < share)).scatter(1, best, value=True)
+        numbers = _uniform(generator, rows) < self.described
         some_known = view.observation.reshape(rows, 5, -1)[:, (1, 3)].amax((1, 2)) > 0
-        numbers &= some_known.cpu()
-        chosen = torch.cat([chosen & ~numbers[:, None], own & numbers[:, None]], 1).to(
-            members.device
-        )
-        z_own = network.instrument.pool(members, own.to(members.device))
+        numbers &= some_known
+        chosen = torch.cat([chosen & ~numbers[:, None], own & numbers[:, None]], 1)
+        z_own = network.instrument.pool(members, own)
         z_donors = network.instrument.pool(torch.cat([members, told]), chosen)
         return z_own, z_donors
 
     def _painting_errors(self, network, batch, z, source, z_instrument, generator):
         """Errors of the flow and of its outline over the target's good pixels."""
         pixels, good, offset = batch.stamp()
-        told = torch.rand(len(pixels), 1, generator=generator) < self.told
+        told = _uniform(generator, len(pixels), 1) < self.told
         prepared = network.prepare(
             z,
             z_instrument,
-            noise=batch.noise.masked_fill(~told.to(batch.noise.device), torch.nan),
+            noise=batch.noise.masked_fill(~told, torch.nan),
             source=source.survey,
             observation=source.observation,
             target=batch.survey.name,
@@ -253,12 +257,11 @@ float
         outline = prepared.outline
         residual = outline.detach().residual(x_1)
         surprise = outline.surprise(x_1)
-        x_0 = torch.randn(x_1.shape, generator=generator).to(x_1)
+        x_0 = torch.randn(x_1.shape, generator=generator, device=x_1.device)
         # One time in each of as many intervals, in random order.
         rows = len(x_1)
-        order = torch.randperm(rows, generator=generator)
-        t = (order + torch.rand(rows, generator=generator)) / rows
-        t = t.pow(self.early).to(x_1)
+        order = torch.randperm(rows, generator=generator, device=x_1.device)
+        t = ((order + _uniform(generator, rows)) / rows).pow(self.early)
         along, pace = t[:, None, None, None], outline.pace.detach()
         y, velocity = interpolate(x_0, residual, angle(along, pace))
         flow = (network.decoder(y, t, prepared) - velocity).square()
@@ -285,6 +288,11 @@ RECIPES = {
         centred=False,
     ),
 }
+
+
+def _uniform(generator, *shape):
+    """Numbers from 0 to 1 on the device of their generator."""
+    return torch.rand(shape, generator=generator, device=generator.device)
 
 
 def _nearness(survey, offset):

@@ -37,6 +37,27 @@ class Step:
     revisit: CutoutBatch | None = None
     elsewhere: CutoutBatch | None = None
 
+    def to(self, device):
+        """The same step on another device, sent there while others work."""
+        group = self.group.to(device, non_blocking=True)
+        return self._map(lambda batch: batch.to(device, non_blocking=True), group)
+
+    def pin_memory(self):
+        """The same step where a GPU can fetch it while others work."""
+        return self._map(CutoutBatch.pin_memory, self.group.pin_memory())
+
+    def turned(self, quarter_turns, flip):
+        """The same step with the sky turned and mirrored."""
+        return self._map(lambda batch: batch.turned(quarter_turns, flip), self.group)
+
+    def _map(self, function, group):
+        others = (self.revisit, self.elsewhere)
+        return Step(
+            {name: function(batch) for name, batch in self.batches.items()},
+            group,
+            *(None if batch is None else function(batch) for batch in others),
+        )
+
 
 @dataclass(frozen=True)
 class SimulatedSource:

@@ -3,7 +3,8 @@
 
 ``python -m astro_disentangle.weights.build --output DIR`` trains on simulated
 HSC and Legacy pairs that are never repeated, and writes ``default.safetensors``.
-It can be stopped at any time and goes on where it was with ``--resume``.
+It can be stopped at any time and goes on where it was with ``--resume``; where astropy
+is not installed it ends with the checkpoint, which ``--package`` makes weights of.
 """
 
 import argparse
@@ -16,11 +17,12 @@ from astro_disentangle.model.centring import centre_physics
 from astro_disentangle.model.network import Network, NetworkConfig
 from astro_disentangle.quality import WeightsError
 from astro_disentangle.surveys import get_survey
+from astro_disentangle.training.ahead import Ahead
 from astro_disentangle.training.loop import Settings, Trainer
 from astro_disentangle.training.objective import RECIPES
 from astro_disentangle.training.source import SimulatedSource
 
-__all__ = ["build", "main"]
+__all__ = ["main", "package", "train"]
 
 #: Seed of the galaxies of training; tests and scores use others.
 TRAINING_SEED = 20261
@@ -35,74 +37,118 @@ _HEAD_GROUPS = 1024
 _CENTRE_GROUPS = 1024
 
 
-def build(
+def train(
     output,
     *,
-    recipe,
-    n_steps,
-    resume,
+    recipe="default",
+    n_steps=4500,
+    batch_size=64,
+    rate=None,
     start=None,
+    resume=False,
+    until=None,
     n_threads=None,
     device="cpu",
-    until=None,
+    n_workers=0,
+    uses=1,
 ):
     """
-    Train and write a set of weights.
+    Train on simulated pairs; runs on torch and numpy alone.
 
     Parameters
     ----------
     output : `~pathlib.Path`
-        Folder for checkpoints and weights.
+        Folder for checkpoints.
     recipe : str
         Name of the objective.
     n_steps : int
-        Steps of 64 pairs.
-    resume : bool
-        Go on with the run in ``output``.
+        Steps in all.
+    batch_size : int
+        Pairs in a step, a multiple of 8.
+    rate : float, optional
+        Peak of the learning rate.
     start : str or `~pathlib.Path`, optional
         Checkpoint of an earlier run, whose mean weights are the first of this one.
+    resume : bool
+        Go on with the run in ``output``.
+    until : int, optional
+        Stop at this step.
     n_threads : int, optional
         Threads of torch.
     device : str
         Where to train.
-    until : int, optional
-        Stop at this step, and write the weights as they are then.
+    n_workers : int
+        Processes that simulate ahead; 0 to simulate on ``device`` in between.
+    uses : int
+        How often each pair is shown, as `~astro_disentangle.training.ahead.Ahead` does.
+
+    Returns
+    -------
+    trainer : `~astro_disentangle.training.loop.Trainer`
+        With its network, the mean of its weights and its history.
+    """
+    import torch
+
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
+    network = _network(recipe).to(device)
+    seed, peak = TRAINING_SEED, _RATE
+    if start is not None:
+        earlier = _start_from(network, start)
+        # Other galaxies than those of the earlier run, at the rate it had come to.
+        seed, peak = key(TRAINING_SEED, "start", earlier), _RATE_FROM_START
+    settings = Settings(
+        n_steps=n_steps,
+        warmup=200,
+        ema=0.998,
+        seed=seed,
+        learning_rate=peak if rate is None else rate,
+    )
+    source = SimulatedSource(
+        tuple(network.surveys.values()),
+        n_groups=batch_size // 8,
+        seed=seed,
+        device="cpu" if n_workers else device,
+    )
+    if n_workers:
+        source = Ahead(source, n_workers, uses, device)
+    trainer = Trainer(network, source, RECIPES[recipe], settings, output)
+    if resume:
+        trainer.resume()
+    trainer.run(until=until)
+    return trainer
+
+
+def package(output, *, recipe, weights, history, device="cpu"):
+    """
+    Give trained weights their centre, bank and heads, and write them.
+
+    Parameters
+    ----------
+    output : `~pathlib.Path`
+        Folder for the weights.
+    recipe : str
+        Name of the objective they were trained for.
+    weights : dict of str to `torch.Tensor`
+        Parameters of the network.
+    history : list of dict
+        Rows of the training.
+    device : str
+        Where to compute.
 
     Returns
     -------
     path : `~pathlib.Path`
         The weights file.
     """
-    import torch
-
-    if n_threads is not None:
-        torch.set_num_threads(n_threads)
-    surveys = (get_survey("hsc"), get_survey("legacy"))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(TRAINING_SEED)
-        config = NetworkConfig(outlined=recipe != "counterfactual")
-        network = Network(surveys, config).to(device)
-    seed, rate = TRAINING_SEED, _RATE
-    if start is not None:
-        earlier = _start_from(network, start)
-        # Other galaxies than those of the earlier run, at the rate it had come to.
-        seed, rate = key(TRAINING_SEED, "start", earlier), _RATE_FROM_START
-    settings = Settings(
-        n_steps=n_steps, warmup=100, ema=0.99, seed=seed, learning_rate=rate
-    )
-    source = SimulatedSource(surveys, seed=seed, device=device)
-    trainer = Trainer(network, source, RECIPES[recipe], settings, output)
-    if resume:
-        trainer.resume()
-    history = trainer.run(until=until)
-
-    # Training runs where astropy is not; only the packaging needs it.
     from astro_disentangle.disentangler import Disentangler
     from astro_disentangle.simulation import simulate
     from astro_disentangle.weights.heads import simulated_heads
 
-    network.load_state_dict(trainer.averaged(), strict=False)
+    network = _network(recipe).to(device)
+    network.load_state_dict(weights, strict=False)
     network.eval()
+    surveys = tuple(network.surveys.values())
     if RECIPES[recipe].centred:
         skies = (
             simulate(8, 8, surveys, seed=CENTRE_SEED, step=step, device=device)
@@ -113,17 +159,34 @@ def build(
     bank = InstrumentBank.observe(network, groups.batches, groups.group)
     network.to("cpu")
     heads = simulated_heads(network, surveys, n_groups=_HEAD_GROUPS, seed=HEAD_SEED)
-    model = Disentangler(recipe=recipe, n_steps=n_steps)
-    model._set_fitted(network.to("cpu"), bank, history, "", heads)
+    model = Disentangler(recipe=recipe, n_steps=history[-1]["step"])
+    model._set_fitted(network, bank, history, "", heads)
     path = output / "default.safetensors"
     model.save(path, dtype="float16")
     return path
 
 
-def _start_from(network, path):
-    """Take over the mean weights of an earlier run; the number of its steps."""
+def _network(recipe):
+    """The network with its first weights."""
+    import torch
+
+    surveys = (get_survey("hsc"), get_survey("legacy"))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(TRAINING_SEED)
+        config = NetworkConfig(outlined=recipe != "counterfactual")
+        return Network(surveys, config)
+
+
+def _mean_weights(path):
+    """Mean weights of a checkpoint, its step and its history."""
     tensors, config, _ = read_checkpoint(path)
     mean = {k[8:]: t for k, t in tensors.items() if k.startswith("average.")}
+    return mean, config["step"], config.get("history", [])
+
+
+def _start_from(network, path):
+    """Take over the mean weights of an earlier run; the number of its steps."""
+    mean, step, _ = _mean_weights(path)
     names = {name for name, _ in network.named_parameters()}
     if unknown := sorted(mean.keys() - names):
         raise WeightsError(
@@ -133,7 +196,7 @@ def _start_from(network, path):
     if new := sorted(names - mean.keys()):
         print(f"new, and not of {path}: {', '.join(new)}")
     network.load_state_dict(mean, strict=False)
-    return config["step"]
+    return step
 
 
 def main(arguments=None):
@@ -150,21 +213,41 @@ def main(arguments=None):
     parser.add_argument("--recipe", default="default", choices=sorted(RECIPES))
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--until", type=int)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float)
     parser.add_argument("--start", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--uses", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--package", type=Path, metavar="CHECKPOINT")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    path = build(
+    if options.package is None:
+        trainer = train(
+            options.output,
+            recipe=options.recipe,
+            n_steps=options.steps,
+            batch_size=options.batch,
+            rate=options.rate,
+            start=options.start,
+            resume=options.resume,
+            until=options.until,
+            n_threads=options.threads,
+            device=options.device,
+            n_workers=options.workers,
+            uses=options.uses,
+        )
+        weights, history = trainer.averaged(), trainer.history
+    else:
+        weights, _, history = _mean_weights(options.package)
+    path = package(
         options.output,
         recipe=options.recipe,
-        n_steps=options.steps,
-        resume=options.resume,
-        start=options.start,
-        n_threads=options.threads,
+        weights=weights,
+        history=history,
         device=options.device,
-        until=options.until,
     )
     print(path)
 

@@ -10,7 +10,7 @@ from conftest import TINY
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from astro_disentangle.model.decoder import Outline
+from astro_disentangle.model.decoder import Outline, _resized
 from astro_disentangle.model.encoder import View
 from astro_disentangle.model.network import Network, NetworkConfig
 from astro_disentangle.surveys import SURVEYS
@@ -303,7 +303,7 @@ def test_every_described_survey_can_be_painted():
 
 def test_the_canvas_keeps_its_place_in_stamps_of_other_sizes(tiny_network, surveys):
     """What is painted in a corner of 16 patches is in that corner of 20 patches."""
-    legacy = surveys[1]
+    legacy = dataclasses.replace(surveys[1], patch_size=2)
     wide = dataclasses.replace(legacy, name="wide", stamp_size=40)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -330,6 +330,14 @@ def test_the_canvas_keeps_its_place_in_stamps_of_other_sizes(tiny_network, surve
 
 @pytest.mark.parametrize("stamp_size", [14, 66])
 def test_stamps_that_cannot_be_painted_are_refused(surveys, stamp_size):
-    odd = dataclasses.replace(surveys[1], stamp_size=stamp_size)
+    odd = dataclasses.replace(surveys[1], stamp_size=stamp_size, patch_size=2)
     with pytest.raises(ValueError, match=f"'stamp_size'.*{stamp_size}"):
         Network((surveys[0], odd), NetworkConfig(**TINY))
+
+
+@pytest.mark.parametrize(("size", "new"), [(16, 12), (16, 8), (8, 11), (16, 21)])
+def test_maps_are_resized_as_torch_would(size, new):
+    generator = torch.Generator().manual_seed(2)
+    maps = torch.randn(3, 5, size, size, generator=generator)
+    expected = functional.interpolate(maps, size=new, mode="bilinear")
+    torch.testing.assert_close(_resized(maps, new), expected)
