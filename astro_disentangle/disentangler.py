@@ -35,6 +35,7 @@ from astro_disentangle.model.conditions import (
     observed_conditions,
     typical_conditions,
 )
+from astro_disentangle.model.flow import STEPS
 from astro_disentangle.model.network import NetworkConfig
 from astro_disentangle.quality import (
     FLAGS,
@@ -46,7 +47,7 @@ from astro_disentangle.quality import (
 )
 from astro_disentangle.serving import ahead, check_dtype, latents
 from astro_disentangle.surveys import SURVEYS, get_survey
-from astro_disentangle.translation import STEPS, paint, to_sky
+from astro_disentangle.translation import paint, to_sky
 from astro_disentangle.weights.pack import (
     check_device,
     new_network,
@@ -732,6 +733,7 @@ class Disentangler(Estimator):
         >>> model.fit(simulate_pairs(8)).history_["step"].tolist()
         [2]
         """
+        from astro_disentangle.training.few_steps import learn_rules
         from astro_disentangle.training.loop import Settings, Trainer
         from astro_disentangle.training.objective import RECIPES
         from astro_disentangle.training.source import PairsSource
@@ -787,6 +789,14 @@ class Disentangler(Estimator):
             network.eval()
         if trainer.objective.centred and len(sources[0].group) > 1:
             centre_physics(network, [sources[0].batches])
+        learn_rules(
+            network,
+            sources[0],
+            seed=seed,
+            n_pairs=min(192, len(sources[0].group)),
+            n_updates=min(150, n_steps),
+            progress=self.progress,
+        )
         bank = InstrumentBank.observe(network, sources[0].batches, sources[0].group)
         self._set_fitted(network, bank, history, sha256="")
         return self

@@ -11,10 +11,7 @@ from astro_disentangle.model.flow import EVALUATIONS, SOLVER
 from astro_disentangle.quality import FLAGS
 from astro_disentangle.serving import computing, pieces
 
-__all__ = ["STEPS", "paint", "to_sky"]
-
-#: Steps of the solver where nobody asks for another number.
-STEPS = 4
+__all__ = ["paint", "to_sky"]
 
 
 def paint(network, batch, conditions, *, n_samples, n_steps, seed, dtype="float32"):

@@ -39,6 +39,7 @@ from torch import nn
 from torch.nn import functional
 
 from astro_disentangle.model.blocks import ResidualBlock, TimeEmbedding
+from astro_disentangle.model.flow import STEPS, adams_rule
 from astro_disentangle.model.stretch import arcsinh
 
 __all__ = ["Decoder", "EmptyOutline", "Outline", "Prepared"]
@@ -73,6 +74,10 @@ class Outline:
     def pace(self):
         """Variance that sets how the path turns, (1,)."""
         return self.h.new_ones(1)
+
+    def __getitem__(self, rows):
+        """The rows of a slice or index."""
+        return Outline(self.h[rows], self.log_variance[rows], self.sky[rows])
 
     def repeat(self, count):
         """Every row ``count`` times, one after the other."""
@@ -130,6 +135,10 @@ class EmptyOutline:
     def pace(self):
         """Variance that sets how the path turns, (B, C, 1, 1)."""
         return self.sky
+
+    def __getitem__(self, rows):
+        """The rows of a slice or index."""
+        return EmptyOutline(self.sky[rows])
 
     def repeat(self, count):
         """Every row ``count`` times, one after the other."""
@@ -189,6 +198,11 @@ class Prepared:
     fine: torch.Tensor
     coarse: torch.Tensor
     outline: object
+
+    def __getitem__(self, rows):
+        """The rows of a slice or index."""
+        some = (self.c[rows], self.fine[rows], self.coarse[rows])
+        return Prepared(self.target, *some, self.outline[rows])
 
     def repeat(self, count):
         """Every row ``count`` times, one after the other."""
@@ -271,9 +285,15 @@ class Decoder(nn.Module):
                 if outlined
             }
         )
+        for name in self.outline:
+            self.register_buffer(f"rule_{name}", adams_rule(STEPS))
         for layer in (*self.paint.values(), *self.outline.values()):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+    def rule(self, target):
+        """The rule of few steps for a survey (`follow`), if it has one."""
+        return getattr(self, f"rule_{target}", None)
 
     def prepare(
         self, z_physics, z_instrument, *, source, observation, target, offset, sky

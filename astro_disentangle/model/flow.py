@@ -25,6 +25,15 @@ before along and so needs one evaluation of the network a step. What all pixels 
 common, such as the brightness of the galaxy, is settled early: its steps are short at
 first, with :math:`\theta_i = (\pi / 2) (i / n)^{1.3}` at :math:`v = 1`, or the samples
 would be too much alike (``benchmarks/solvers.py``).
+
+A rule of a few steps may also be learned for one network (`follow`): angles and weights
+of
+
+.. math:: y_{i+1} = y_i + \sum_{j \le i} w_{ij}\,u_j , \qquad u_j = u(y_j, \theta_j) ,
+
+such that it ends where many steps would (`astro_disentangle.training.few_steps`).
+Where the velocity is zero every such rule is exact; that of Adams and Bashforth is one
+of them (`adams_rule`), with which learning begins.
 """
 
 import itertools
@@ -34,7 +43,19 @@ import torch
 
 from astro_disentangle.quality import check_count
 
-__all__ = ["EVALUATIONS", "SOLVER", "angle", "integrate", "interpolate"]
+__all__ = [
+    "EVALUATIONS",
+    "SOLVER",
+    "STEPS",
+    "adams_rule",
+    "angle",
+    "follow",
+    "integrate",
+    "interpolate",
+]
+
+#: Steps of the flow where nobody asks for another number, and of the learned rules.
+STEPS = 4
 
 #: Network evaluations per step of each solver, and the one that is used.
 EVALUATIONS = {"adams": 1, "euler": 1, "midpoint": 2}
@@ -162,6 +183,72 @@ def integrate(velocity, y, variance, *, n_steps, solver=SOLVER, reverse=False):
             slope = u + (u - earlier[0]) * step / earlier[1] / 2
         y = y + slope * step
         earlier = u, step
+    return y
+
+
+def adams_rule(n_steps):
+    """
+    The default solver as a rule for `follow`, where the variance is 1.
+
+    Parameters
+    ----------
+    n_steps : int
+        Number n of steps.
+
+    Returns
+    -------
+    rule : `torch.Tensor`
+        Shape (n, 1 + n), float32, a row for each step: the angle at its begin, radians,
+        and the weights of the velocities, 0 for those that are not known yet.
+
+    Examples
+    --------
+    >>> from astro_disentangle.model.flow import adams_rule
+    >>> adams_rule(1)
+    tensor([[0.0000, 1.5708]])
+    """
+    times = torch.tensor(_grid(n_steps, "adams"), dtype=torch.float64)
+    angles = angle(times, torch.ones_like(times))
+    steps = angles.diff()
+    weights = torch.diag(steps)
+    for i in range(1, n_steps):
+        extra = steps[i] ** 2 / steps[i - 1] / 2
+        weights[i, i] += extra
+        weights[i, i - 1] -= extra
+    return torch.cat([angles[:-1, None], weights], 1).float()
+
+
+def follow(velocity, y, rule):
+    """
+    Follow the flow with a rule of its own, where the variance is 1.
+
+    Parameters
+    ----------
+    velocity : callable
+        As for `integrate`.
+    y : `torch.Tensor`
+        Shape (B, ...), noise.
+    rule : `torch.Tensor`
+        Shape (n, 1 + n), as `adams_rule` has it.
+
+    Returns
+    -------
+    y : `torch.Tensor`
+        Shape (B, ...).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from astro_disentangle.model.flow import adams_rule, follow
+    >>> y = follow(lambda y, t: y, torch.ones(1), adams_rule(64))
+    >>> round(y.log().item(), 2)  # pi / 2
+    1.57
+    """
+    slopes = []
+    for row in rule:
+        sine, cosine = row[0].sin(), row[0].cos()
+        slopes.append(velocity(y, (sine / (sine + cosine)).expand(len(y))))
+        y = y + sum(w * slope for w, slope in zip(row[1:], slopes, strict=False))
     return y
 
 

@@ -18,7 +18,7 @@ from astro_disentangle.model.encoder import (
     View,
     filled,
 )
-from astro_disentangle.model.flow import SOLVER, integrate
+from astro_disentangle.model.flow import SOLVER, follow, integrate
 from astro_disentangle.model.photometry import Photometry
 from astro_disentangle.model.stretch import arcsinh
 
@@ -256,9 +256,7 @@ class Network(nn.Module):
             z_physics, z_instrument, target=target, sky=sky, **known
         )
 
-    def translate(
-        self, z_physics, z_instrument, x_0, *, prepare, n_steps, solver=SOLVER
-    ):
+    def translate(self, z_physics, z_instrument, x_0, *, prepare, n_steps, solver=None):
         """
         `prepare` and `flow` in one.
 
@@ -272,8 +270,9 @@ class Network(nn.Module):
             Further arguments of `prepare`.
         n_steps : int
             Steps of the solver.
-        solver : str
-            As `~astro_disentangle.model.flow.integrate` has it.
+        solver : str, optional
+            As `~astro_disentangle.model.flow.integrate` has it; by default the rule
+            that was learned for this number of steps, or Adams' where there is none.
 
         Returns
         -------
@@ -283,7 +282,7 @@ class Network(nn.Module):
         prepared = self.prepare(z_physics, z_instrument, **prepare)
         return self.flow(prepared, x_0, n_steps=n_steps, solver=solver)
 
-    def flow(self, prepared, x_0, *, n_steps, solver=SOLVER):
+    def flow(self, prepared, x_0, *, n_steps, solver=None):
         """
         Samples of the target survey's image.
 
@@ -295,8 +294,9 @@ class Network(nn.Module):
             Shape (B, S, C, N, N), noise of S samples each.
         n_steps : int
             Steps of the solver.
-        solver : str
-            As `~astro_disentangle.model.flow.integrate` has it.
+        solver : str, optional
+            As `~astro_disentangle.model.flow.integrate` has it; by default the rule
+            that was learned for this number of steps, or Adams' where there is none.
 
         Returns
         -------
@@ -305,13 +305,17 @@ class Network(nn.Module):
         """
         samples = x_0.shape[1]
         prepared = prepared.repeat(samples)
-        residual = integrate(
-            lambda y, t: self.decoder(y, t, prepared),
-            x_0.flatten(0, 1),
-            prepared.outline.pace,
-            n_steps=n_steps,
-            solver=solver,
-        )
+        rule = self.decoder.rule(prepared.target)
+        x_0 = x_0.flatten(0, 1)
+
+        def velocity(y, t):
+            return self.decoder(y, t, prepared)
+
+        if solver is None and rule is not None and len(rule) == n_steps:
+            residual = follow(velocity, x_0, rule)
+        else:
+            options = {"n_steps": n_steps, "solver": solver or SOLVER}
+            residual = integrate(velocity, x_0, prepared.outline.pace, **options)
         x = prepared.outline.pixels(residual)
         # Stretched pixels beyond this are no image: keep sinh finite.
         x = x.clamp(-math.log(1e6), math.log(1e8))

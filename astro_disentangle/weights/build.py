@@ -18,6 +18,7 @@ from astro_disentangle.model.network import Network, NetworkConfig
 from astro_disentangle.quality import WeightsError
 from astro_disentangle.surveys import get_survey
 from astro_disentangle.training.ahead import Ahead
+from astro_disentangle.training.few_steps import learn_rules
 from astro_disentangle.training.loop import Settings, Trainer
 from astro_disentangle.training.objective import RECIPES
 from astro_disentangle.training.source import SimulatedSource
@@ -26,10 +27,12 @@ __all__ = ["main", "package", "train"]
 
 #: Seed of the galaxies of training; tests and scores use others.
 TRAINING_SEED = 20261
-#: Seeds of the galaxies behind the bank of instrument latents, the heads, the centre.
+#: Seeds of the galaxies behind the bank of instrument latents, the heads, the centre
+#: and the rules of few steps.
 BANK_SEED = 20262
 HEAD_SEED = 20263
 CENTRE_SEED = 20264
+RULE_SEED = 20267
 #: Peak of the learning rate, from nothing and from the weights of an earlier run.
 _RATE, _RATE_FROM_START = 1e-3, 7e-4
 #: Groups of eight galaxies that the heads are fitted to, and that have the centre.
@@ -121,7 +124,7 @@ def train(
 
 def package(output, *, recipe, weights, history, device="cpu"):
     """
-    Give trained weights their centre, bank and heads, and write them.
+    Give trained weights their centre, few-step rules, bank and heads, and write them.
 
     Parameters
     ----------
@@ -155,6 +158,11 @@ def package(output, *, recipe, weights, history, device="cpu"):
             for step in range(_CENTRE_GROUPS // 8)
         )
         centre_physics(network, (sky.batches for sky in skies))
+    source = SimulatedSource(
+        surveys, seed=RULE_SEED, revisit_every=0, elsewhere=False, device=device
+    )
+    gain = learn_rules(network, source, seed=RULE_SEED, progress=True)
+    print("distance of the rules of few steps, learned over Adams':", gain)
     groups = simulate(64, 8, surveys, seed=BANK_SEED, device=device)
     bank = InstrumentBank.observe(network, groups.batches, groups.group)
     network.to("cpu")
