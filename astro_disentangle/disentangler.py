@@ -1030,7 +1030,11 @@ class Disentangler(Estimator):
         known = []
         for survey in network.surveys.values():
             described = SURVEYS.get(survey.name)
-            same = described is not None and described.has_images_of(survey)
+            same = (
+                described is not None
+                and described.has_images_of(survey)
+                and described.patch_size == survey.patch_size
+            )
             known.append(survey.name if same else survey)
         default = NetworkConfig()
         changed = {

@@ -25,7 +25,6 @@ _OF_IMAGES = (
     "zero_point",
     "unit",
     "stamp_size",
-    "patch_size",
 )
 
 
@@ -168,7 +167,8 @@ class Survey:
         Whether the images of two descriptions are interchangeable.
 
         Descriptions of one survey may come to differ in what they say of the usual
-        seeing, depth and noise; its images stay the same.
+        seeing, depth and noise, or of the patches a decoder paints; its images stay the
+        same.
 
         Parameters
         ----------
