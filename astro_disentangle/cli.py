@@ -148,7 +148,8 @@ def _parser():
         required=True,
         metavar="PATH",
         help="folder with a folder for each survey, with files of the same names "
-        "in both, as PairedCutouts.write or SurveyCutout.write make them",
+        "in both, as PairedCutouts.write or SurveyCutout.write make them; or Parquet "
+        "files or a HATS catalogue of the Multimodal Universe with both images",
     )
     fit.add_argument("--surveys", nargs=2, default=["hsc", "legacy"], metavar="NAME")
     fit.add_argument("--from", dest="start", metavar="WEIGHTS", help="fine-tune these")
@@ -418,10 +419,9 @@ def _translate(options):
 
 
 def _fit(options):
-    from astro_disentangle.data.pairs import PairedCutouts
     from astro_disentangle.disentangler import Disentangler
 
-    pairs = PairedCutouts.from_folder(options.pairs, surveys=tuple(options.surveys))
+    pairs = _read_pairs(options.pairs, tuple(options.surveys))
     options.output.mkdir(parents=True, exist_ok=True)
     settings = {
         "recipe": options.recipe,
@@ -444,8 +444,17 @@ def _fit(options):
     )
 
 
-def _report(options):
+def _read_pairs(path, surveys):
+    """Pairs from folders of FITS files, or from tables of both images."""
+    from astro_disentangle.data.pair_sets import is_pair_set
     from astro_disentangle.data.pairs import PairedCutouts
+
+    if not is_pair_set(path):
+        return PairedCutouts.from_folder(path, surveys=surveys)
+    return PairedCutouts.from_mmu(path, surveys=surveys, progress=sys.stderr.isatty())
+
+
+def _report(options):
     from astro_disentangle.disentangler import Disentangler
     from astro_disentangle.evaluation.pair_files import load_pairs
     from astro_disentangle.simulation.pairs import as_pairs, simulate_pairs
@@ -453,7 +462,7 @@ def _report(options):
     model = Disentangler.load(options.weights, device=options.device)
     surveys, other = tuple(model.network_.surveys), None
     if options.pairs is not None:
-        pairs = PairedCutouts.from_folder(options.pairs, surveys=surveys)
+        pairs = _read_pairs(options.pairs, surveys)
     elif options.test_set is not None:
         pairs = as_pairs(load_pairs(options.test_set), name="galsim")
     else:

@@ -11,6 +11,10 @@ from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.surveys import get_survey
 
 __all__ = ["PairedCutouts"]
+__doctest_requires__ = {
+    "PairedCutouts.from_mmu": ["pyarrow"],
+    "PairedCutouts.from_hats": ["lsdb"],
+}
 
 
 class PairedCutouts:
@@ -471,6 +475,180 @@ class PairedCutouts:
             for folder in folders
         ]
         return cls.from_nddata(*views, surveys=surveys)
+
+    @classmethod
+    def from_mmu(
+        cls,
+        path,
+        *,
+        surveys=("hsc", "legacy"),
+        columns=(),
+        radius=None,
+        n_max=None,
+        progress=False,
+    ):
+        """
+        Pairs from files of the Multimodal Universe.
+
+        Parameters
+        ----------
+        path : str, `~pathlib.Path` or pair of them
+            A Parquet file, a folder of them, a pattern such as ``"set/*.parquet"`` or
+            a HATS catalogue, each of whose rows has an image of both surveys, as
+            ``hsc_image`` and ``legacysurvey_image``. Or two of these, or two of HDF5
+            files, with an ``image`` of one survey each; their galaxies are matched by
+            ``ra`` and ``dec``. Files are read in batches of rows, and only the columns
+            that are needed.
+        surveys : tuple of str or `~astro_disentangle.Survey`
+            The two surveys, in the order of a pair of paths.
+        columns : sequence of str
+            Columns of numbers to keep as ``truth``; of two tables with one of the same
+            name, the first one's.
+        radius : `~astropy.units.Quantity`, optional
+            Within which galaxies of two tables match, 1 arcsec by default and at most
+            2 arcsec. Who has more than one match is left out.
+        n_max : int, optional
+            At most this many pairs: the first ones; of two tables, of the first
+            matches.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        pairs : `PairedCutouts`
+            In the order of the rows; of two tables, of the first one's. A row that
+            cannot be used is left out, and a warning says how many are and why.
+
+        Raises
+        ------
+        CutoutError
+            If a file is missing or cannot be read, a column is missing, or there is
+            no pair that can be used.
+        SurveyMismatchError
+            If ``surveys`` are not two.
+        ImportError
+            If pyarrow, or h5py, is not installed.
+        ValueError
+            If ``radius`` or ``n_max`` is out of range.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import pyarrow as pa
+        >>> from pyarrow import parquet
+        >>> from astro_disentangle import PairedCutouts
+        >>> def image(band, scale):
+        ...     flux = np.random.default_rng(0).normal(size=(1, 96, 96))
+        ...     return {"band": [band], "flux": flux.tolist(), "scale": [scale]}
+        >>> row = {"ra": 150.1, "dec": 2.2, "object_id": "17", "z": 0.3}
+        >>> row["hsc_image"] = image("hsc-i", 0.168)
+        >>> row["legacysurvey_image"] = image("des-r", 0.262)
+        >>> path = Path(tempfile.mkdtemp()) / "pairs.parquet"
+        >>> parquet.write_table(pa.Table.from_pylist([row]), path)
+        >>> pairs = PairedCutouts.from_mmu(path, columns=["z"])
+        >>> pairs, pairs.object_id, pairs.truth["z"].tolist()
+        (<PairedCutouts hsc and legacy, 1 galaxies>, ['17'], [0.3])
+        """
+        from astro_disentangle.data.pair_sets import read_mmu
+
+        return cls(
+            **read_mmu(
+                path,
+                surveys=surveys,
+                columns=columns,
+                radius=radius,
+                n_max=n_max,
+                progress=progress,
+            )
+        )
+
+    @classmethod
+    def from_hats(
+        cls,
+        left,
+        right,
+        *,
+        surveys=("hsc", "legacy"),
+        radius=None,
+        columns=(),
+        n_max=None,
+        progress=False,
+    ):
+        """
+        Pairs from two HATS catalogues, which LSDB matches.
+
+        Parameters
+        ----------
+        left, right : str, `~pathlib.Path` or ``lsdb.Catalog``
+            Catalogues with an ``image`` of the Multimodal Universe. Of a path only the
+            columns that are needed are read. LSDB has a partition of both in memory at
+            a time. The right one should have a margin of ``radius`` or more, as
+            collections do, or matches at the borders of partitions are missed.
+        surveys : tuple of str or `~astro_disentangle.Survey`
+            Survey of the left and of the right one.
+        radius : `~astropy.units.Quantity`, optional
+            Within which galaxies match, 1 arcsec by default and at most 2 arcsec. Who
+            has more than one match is left out.
+        columns : sequence of str
+            Columns of numbers to keep as ``truth``; of two of the same name, that of
+            the left catalogue.
+        n_max : int, optional
+            At most this many pairs, the first that are read.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        pairs : `PairedCutouts`
+            In the order of right ascension. A galaxy that cannot be used is left out,
+            and a warning says how many are and why.
+
+        Raises
+        ------
+        CutoutError
+            If a catalogue cannot be opened or lacks a column, or there is no pair that
+            can be used.
+        SurveyMismatchError
+            If ``surveys`` are not two.
+        ImportError
+            If LSDB is not installed.
+        ValueError
+            If ``radius`` or ``n_max`` is out of range.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import lsdb
+        >>> import numpy as np
+        >>> from nested_pandas import NestedFrame
+        >>> from astro_disentangle import PairedCutouts
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for band, scale in (("hsc-i", 0.168), ("des-r", 0.262)):
+        ...     flux = np.random.default_rng(0).normal(size=(1, 96, 96)).tolist()
+        ...     image = NestedFrame({"band": [band], "flux": flux, "scale": [scale]})
+        ...     galaxies = NestedFrame({"ra": [150.1], "dec": [2.2]})
+        ...     galaxies = galaxies.join_nested(image, "image")
+        ...     catalog = lsdb.from_dataframe(galaxies, catalog_name=band)
+        ...     catalog.write_catalog(folder / band, progress_bar=False)
+        >>> PairedCutouts.from_hats(folder / "hsc-i", folder / "des-r")
+        <PairedCutouts hsc and legacy, 1 galaxies>
+        """
+        from astro_disentangle.data.pair_sets import read_hats
+
+        return cls(
+            **read_hats(
+                left,
+                right,
+                surveys=surveys,
+                radius=radius,
+                columns=columns,
+                n_max=n_max,
+                progress=progress,
+            )
+        )
 
     def write(self, path, *, overwrite=False):
         """

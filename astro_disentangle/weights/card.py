@@ -94,15 +94,16 @@ Limits
   aperture photometry, but the same encoder trained on redshift itself reaches an R² of
   0.86 (HSC) and 0.70 (Legacy), ``benchmarks/supervised.py``. The latent holds less than
   the image does.
-- Seeing is read from pixels in part, two fifths of its variance in HSC and two thirds
-  in Legacy: give the PSF. A tenth of the variance of magnitudes can be read from the
-  instrument latent of a galaxy's own cut-out: use donors.
-- Fluxes are right on average to 3%, those of a single galaxy scatter by the given
+- Seeing is read from pixels in part, not half of its variance in HSC and seven tenths
+  in Legacy: give the PSF. A tenth of the variance of Legacy magnitudes can be read from
+  the instrument latent of a galaxy's own cut-out: use donors.
+- Fluxes are right on average to 4%, those of a single galaxy scatter by the given
   share. From HSC to Legacy, PSF matching is closer to the truth for a single galaxy: do
   not take photometry of one galaxy from here where it would do. Images with a bright
   star beside the galaxy are painted badly, and are most of the plain RMS.
-- Samples of galaxies' pixels are a tenth too much alike, fluxes within 2" from HSC to
-  Legacy a tenth too little.
+- Samples lack a tenth of the power at middle frequencies: the correlation of the noise
+  of pixels some pixels apart is not wholly painted. Fluxes within 2" from HSC to Legacy
+  are a tenth too little alike.
 - In search across surveys a galaxy is known in part by its surroundings: recall falls
   where the two views have other neighbours.
 - Brighter than i = 17, larger than about 2" half-light radius, or with a large
