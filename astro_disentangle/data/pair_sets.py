@@ -35,7 +35,7 @@ _FIELDS = ("band", "flux", "ivar", "mask", "psf_fwhm", "scale")
 _WORDS = ("image", "ra", "dec", "object_id")
 _PARQUET, _HDF5 = (".parquet", ".parq", ".pq"), (".hdf5", ".h5", ".hdf")
 #: Rows at a time, and bytes that are read at a time from a file.
-_BATCH, _BUFFER = 64, 2**20
+_BATCH, _BUFFER = 16, 2**20
 #: Radius of matches, and the largest one: further apart are not one galaxy, arcsec.
 _RADIUS, _WIDEST = 1.0, 2.0
 #: What LSDB adds to names of columns of the left and of the right catalogue.
