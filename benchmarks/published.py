@@ -20,9 +20,9 @@ import torch
 from astro_disentangle import Disentangler, get_survey
 from astro_disentangle.data.read import read_cutouts
 from astro_disentangle.model.conditions import typical_conditions
-from astro_disentangle.model.flow import EVALUATIONS, SOLVER
+from astro_disentangle.model.flow import EVALUATIONS, SOLVER, STEPS
 from astro_disentangle.samples import load_sample, sample_names
-from astro_disentangle.translation import STEPS, paint
+from astro_disentangle.translation import paint
 
 PUBLISHED_STEPS = 250
 
