@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "FLAGS",
+    "ROW_ERRORS",
     "CutoutError",
     "DisentangleError",
     "Flag",
@@ -42,6 +43,18 @@ class WeightsError(DisentangleError, OSError):
 
 class NotFittedError(DisentangleError, ValueError, AttributeError):
     """The model has neither been fitted nor loaded."""
+
+
+#: Errors of a row of a table. Others, a lack of memory say, are of the machine, and no
+#: row is flagged or left out for them.
+ROW_ERRORS = (
+    DisentangleError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 def check_count(name, value):

@@ -156,7 +156,11 @@ def images_of(row, survey=None):
     ('legacy', np.False_)
     """
     image, meta = _image_of(row, survey)
-    fields = {name: list(values) for name, values in _by_field(image).items()}
+    fields = {
+        name: list(values)
+        for name, values in _by_field(image).items()
+        if values is not None
+    }
     missing = [name for name in ("band", "flux") if name not in fields]
     if missing:
         raise CutoutError(f"an image of the Multimodal Universe must have {missing}.")

@@ -1,15 +1,13 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """Pairs from files of the Multimodal Universe and from HATS catalogues.
 
-In the order in which data flow: `_open` finds files of Parquet or HDF5, whose rows
-come as mappings of column to value, in small batches and of the needed columns alone;
+In the order in which data flow: `~astro_disentangle.data.tables` reads rows of files;
 `_side` tells which columns are of which survey; `_match` finds the galaxies that two
 tables have in common; `_Views` reads both images of a galaxy and keeps windows of
 tensors, not the images. What a row of the Multimodal Universe means is known to
 `~astro_disentangle.data.mmu` alone.
 """
 
-import contextlib
 import glob
 import numbers
 import re
@@ -18,10 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
+from astro_disentangle.data.tables import (
+    BATCH,
+    HDF5,
+    PARQUET,
+    open_table,
+    optional_package,
+    rows_of_batch,
+)
 from astro_disentangle.quality import (
     FLAGS,
+    ROW_ERRORS,
     CutoutError,
-    DisentangleError,
     SurveyMismatchError,
     check_count,
 )
@@ -29,26 +35,12 @@ from astro_disentangle.surveys import get_survey
 
 __all__ = ["is_pair_set", "read_hats", "read_mmu"]
 
-#: What is read of an image.
-_FIELDS = ("band", "flux", "ivar", "mask", "psf_fwhm", "scale")
 #: What is read of a galaxy.
 _WORDS = ("image", "ra", "dec", "object_id")
-_PARQUET, _HDF5 = (".parquet", ".parq", ".pq"), (".hdf5", ".h5", ".hdf")
-#: Rows at a time, and bytes that are read at a time from a file.
-_BATCH, _BUFFER = 16, 2**20
 #: Radius of matches, and the largest one: further apart are not one galaxy, arcsec.
 _RADIUS, _WIDEST = 1.0, 2.0
 #: What LSDB adds to names of columns of the left and of the right catalogue.
 _SUFFIXES = ("_left", "_right")
-#: Errors of a row; others, a lack of memory say, are not its fault.
-_OF_A_ROW = (
-    DisentangleError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
 
 
 def is_pair_set(path):
@@ -74,12 +66,12 @@ def is_pair_set(path):
     """
     path = Path(path)
     if not path.is_dir():
-        return path.suffix in (*_PARQUET, *_HDF5) or glob.has_magic(str(path))
+        return path.suffix in (*PARQUET, *HDF5) or glob.has_magic(str(path))
     names = ("hats.properties", "collection.properties")
     if any((path / name).is_file() for name in names):
         return True
     return not any(path.glob("*/*.fits")) and any(
-        file.suffix in _PARQUET for file in path.rglob("*")
+        file.suffix in PARQUET for file in path.rglob("*")
     )
 
 
@@ -116,7 +108,7 @@ def read_mmu(path, *, surveys, columns=(), radius=None, n_max=None, progress=Fal
     """
     views = _Views(surveys, columns, n_max)
     if not isinstance(path, (tuple, list)):
-        table = _open(path)
+        table = open_table(path)
         sides = [_side(table.names, survey, path) for survey in views.surveys]
         if sides[0]["image"] == sides[1]["image"]:
             raise CutoutError(
@@ -131,7 +123,7 @@ def read_mmu(path, *, surveys, columns=(), radius=None, n_max=None, progress=Fal
                 f"'path' must be one path or a pair of them; got {len(path)} paths. "
                 "Give files of one survey as a folder or a pattern."
             )
-        tables = [_open(one) for one in path]
+        tables = [open_table(one) for one in path]
         _read_two(views, tables, path, _arcsec(radius), progress)
         path = "' and '".join(map(str, path))
     return views.parts(f"'{path}'")
@@ -193,208 +185,6 @@ def _arcsec(radius):
             f"'radius' must be an angle of at most {_WIDEST} arcsec; got {radius}."
         )
     return radius.to_value(u.arcsec)
-
-
-# --- files and their rows ---------------------------------------------------------
-
-
-def _open(path):
-    """The table of a file, of a folder of files, of a pattern or of a catalogue."""
-    path = _catalogue(Path(path))
-    if path.is_dir():
-        found = [file for file in path.rglob("*") if file.suffix in (*_PARQUET, *_HDF5)]
-        # A HATS catalogue holds a Parquet file of samples besides its partitions.
-        found = [f for f in found if any("Norder=" in p for p in f.parts)] or found
-    elif path.is_file():
-        found = [path]
-    else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207
-    tables = {_table(file) for file in found}
-    if len(tables) != 1 or None in tables:
-        raise CutoutError(
-            f"'{path}' must be Parquet files {_PARQUET} or HDF5 files {_HDF5}; got "
-            f"{len(found)} files" + (f", like '{found[0]}'." if found else ".")
-        )
-    return tables.pop()(sorted(found))
-
-
-def _table(file):
-    """The class that reads a file, or None."""
-    if file.suffix in _PARQUET:
-        return _Parquet
-    return _Hdf5 if file.suffix in _HDF5 else None
-
-
-def _catalogue(path):
-    """The main catalogue of a HATS collection; other paths are what they are."""
-    properties = path / "collection.properties"
-    if not properties.is_file():
-        return path
-    found = re.search(
-        r"^\s*hats_primary_table_url\s*=\s*(\S+)", properties.read_text(), re.MULTILINE
-    )
-    if found is None:
-        raise CutoutError(f"'{properties}' must have 'hats_primary_table_url'.")
-    return path / found.group(1)
-
-
-@contextlib.contextmanager
-def _reading(path):
-    """Errors of a file name it."""
-    try:
-        yield
-    except (OSError, LookupError, ValueError) as error:
-        if isinstance(error, DisentangleError):
-            raise
-        raise CutoutError(f"cannot read '{path}': {error}") from error
-
-
-def _package(name):
-    """An optional package."""
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"these files need {name.split('.')[0]}; install it with "
-            'pip install "astro_disentangle[hats]".'
-        ) from error
-
-
-class _Parquet:
-    """Rows of Parquet files of one schema."""
-
-    def __init__(self, files):
-        self._files = files
-        self._parquet = _package("pyarrow.parquet")
-        with _reading(files[0]):
-            self._schema = self._parquet.read_schema(files[0])
-        self.names = self._schema.names
-
-    def __len__(self):
-        total = 0
-        for path in self._files:
-            with _reading(path):
-                total += self._parquet.read_metadata(path).num_rows
-        return total
-
-    def rows(self, names, wanted=None):
-        """Number and values of each row, or of each of those that are wanted."""
-        chosen = [part for name in names for part in self._parts(name)]
-        first = 0
-        for path in self._files:
-            with _reading(path), path.open("rb") as handle:
-                file = self._parquet.ParquetFile(
-                    handle, buffer_size=_BUFFER, pre_buffer=False
-                )
-                for batch in file.iter_batches(batch_size=_BATCH, columns=chosen):
-                    yield from _rows_of(batch, names, first, wanted)
-                    first += len(batch)
-
-    def _parts(self, name):
-        """What is read of a column: of an image, its fields alone."""
-        kind = self._schema.field(name).type
-        fields = getattr(kind, "names", ())
-        return [f"{name}.{part}" for part in _FIELDS if part in fields] or [name]
-
-
-class _Hdf5:
-    """Rows of HDF5 files of the Multimodal Universe, each field of images a dataset."""
-
-    def __init__(self, files):
-        self._files = files
-        self._open = _package("h5py").File
-        with _reading(files[0]), self._open(files[0], "r") as handle:
-            sizes = {name: getattr(part, "ndim", 0) for name, part in handle.items()}
-        self._fields = {
-            field: f"image_{field}" for field in _FIELDS if f"image_{field}" in sizes
-        }
-        if "image_array" in sizes:
-            # So it is called in the first editions.
-            self._fields.setdefault("flux", "image_array")
-        self.names = [name for name, size in sizes.items() if size == 1]
-        if {"band", "flux"} <= set(self._fields):
-            self.names.append("image")
-
-    def __len__(self):
-        total = 0
-        for path in self._files:
-            with _reading(path), self._open(path, "r") as handle:
-                total += len(handle[self.names[0]])
-        return total
-
-    def rows(self, names, wanted=None):
-        """Number and values of each row, or of each of those that are wanted."""
-        plain = [name for name in names if name != "image"]
-        image = self._fields if "image" in names else {}
-        first = 0
-        for path in self._files:
-            with _reading(path), self._open(path, "r") as handle:
-                size = len(handle[self.names[0]])
-                for start in range(0, size, _BATCH):
-                    chosen = [
-                        row
-                        for row in range(start, min(start + _BATCH, size))
-                        if wanted is None or first + row in wanted
-                    ]
-                    if not chosen:
-                        continue
-                    span = slice(chosen[0], chosen[-1] + 1)
-                    read = {n: handle[n][span] for n in (*plain, *image.values())}
-                    for row in chosen:
-                        here = {n: part[row - chosen[0]] for n, part in read.items()}
-                        values = {name: here[name] for name in plain}
-                        if image:
-                            fields = {f: here[name] for f, name in image.items()}
-                            values["image"] = fields
-                        yield first + row, values
-                first += size
-
-
-def _rows_of(batch, names, first, wanted=None):
-    """Number and values of the rows of an Arrow batch."""
-    parts = {name: batch.column(name) for name in names}
-    for row in range(len(batch)):
-        if wanted is None or first + row in wanted:
-            values = {name: _value(part[row]) for name, part in parts.items()}
-            yield first + row, values
-
-
-def _value(scalar):
-    """An Arrow scalar as Python has it, without fields that are null."""
-    import pyarrow as pa
-
-    if not scalar.is_valid:
-        return None
-    if isinstance(scalar, pa.StructScalar):
-        values = {name: _value(part) for name, part in scalar.items()}
-        return {name: value for name, value in values.items() if value is not None}
-    if isinstance(scalar, pa.FixedShapeTensorScalar):
-        return scalar.to_numpy()
-    if isinstance(getattr(scalar, "values", None), pa.Array):
-        return _array(scalar.values)
-    return scalar.as_py()
-
-
-def _array(values):
-    """Lists in lists as an array where they are equally long, else as they are."""
-    from pyarrow import types
-    from pyarrow.compute import list_value_length
-
-    shape, inner = [len(values)], values
-    while types.is_list(inner.type) or types.is_large_list(inner.type):
-        sizes = list_value_length(inner).unique().to_pylist()
-        if len(sizes) != 1 or None in sizes:
-            return values.to_pylist()
-        shape.append(sizes[0])
-        inner = inner.flatten()
-    if not types.is_primitive(inner.type):
-        return values.to_pylist()
-    if types.is_boolean(inner.type):
-        # A pixel that nobody calls good is not.
-        inner = inner.fill_null(False)
-    return inner.to_numpy(zero_copy_only=False).reshape(shape)
 
 
 # --- which columns, and which galaxies --------------------------------------------
@@ -523,7 +313,7 @@ def _read_two(views, tables, paths, arcsec, progress):
 
 def _open_hats(catalog, survey, columns):
     """Names of a catalogue; as LSDB has it: its places, what is read; which it is."""
-    lsdb = _package("lsdb")
+    lsdb = optional_package("lsdb")
     path = None if hasattr(catalog, "crossmatch") else catalog
     if path is not None:
         try:
@@ -570,8 +360,8 @@ def _read_matches(views, opened, arcsec, progress):
         for delayed in joined.to_delayed():
             # LSDB makes a partition as a whole; its images go before the next one.
             frame = delayed.compute(scheduler="synchronous")
-            for batch in frame.to_pyarrow().to_batches(max_chunksize=_BATCH):
-                for _, row in _rows_of(batch, joined.columns, 0):
+            for batch in frame.to_pyarrow().to_batches(max_chunksize=BATCH):
+                for _, row in rows_of_batch(batch, joined.columns):
                     number = known.get(tuple(float(row[name]) for name in where))
                     if number is not None and not views.full:
                         seen = [_seen(row, side) for side in sides]
@@ -678,7 +468,7 @@ class _Views:
             return False
         try:
             read = read_cutouts(row, survey=self.surveys[place])
-        except _OF_A_ROW as error:
+        except ROW_ERRORS as error:
             reason = f"whose image of {name} cannot be read"
             self.leave_out(reason, 1, f"{label}: {error}")
             return False

@@ -12,21 +12,9 @@ import numpy as np
 
 from astro_disentangle.embedding.rows import rows_of_batch
 from astro_disentangle.embedding.table import join_tables, table_of
-from astro_disentangle.quality import FLAGS, CutoutError, DisentangleError, WeightsError
+from astro_disentangle.quality import FLAGS, ROW_ERRORS, CutoutError, WeightsError
 
 __all__ = ["Job", "Report", "embed_partition", "latents_of_rows"]
-
-#: Errors of a row. Others, a lack of memory say, are of the machine, and no row is
-#: flagged for them.
-_OF_A_ROW = (
-    DisentangleError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-
 
 #: The last model of this process. Dask may give a worker the same job several times.
 _LOADED = {}
@@ -261,7 +249,7 @@ def _halves(model, rows, survey, start):
     stop = start + len(rows)
     try:
         table = model.transform(rows, survey=survey, batch_size=len(rows))
-    except _OF_A_ROW as error:
+    except ROW_ERRORS as error:
         if len(rows) == 1:
             yield start, stop, error
             return

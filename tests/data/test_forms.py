@@ -115,6 +115,16 @@ def test_mmu_spellings():
     assert alone.object_id != expected.object_id
 
 
+@pytest.mark.parametrize("field", ["ivar", "mask", "psf_fwhm", "scale"])
+def test_mmu_fields_that_are_null_are_unknown(field):
+    row = row_of("hsc")
+    null = {**row, "image": {**row["image"], field: None}}
+    without = {k: v for k, v in row["image"].items() if k != field}
+    a, b = (read_cutouts(r).batch for r in (null, {**row, "image": without}))
+    assert torch.equal(a.pixels, b.pixels) and torch.equal(a.good, b.good)
+    assert torch.equal(a.noise.nan_to_num(), b.noise.nan_to_num())
+
+
 def test_mmu_pairs_and_streams(model):
     hsc, legacy = row_of("hsc"), row_of("legacy")
     row = {

@@ -22,8 +22,9 @@ from astro_disentangle import (
     simulate_pairs,
 )
 from astro_disentangle.cli import main
-from astro_disentangle.data.pair_sets import _open, is_pair_set
+from astro_disentangle.data.pair_sets import is_pair_set
 from astro_disentangle.data.read import read_cutouts
+from astro_disentangle.data.tables import open_table
 from astro_disentangle.samples import load_sample, sample_names
 
 SURVEYS = ("hsc", "legacy")
@@ -212,7 +213,7 @@ def test_only_what_is_needed_is_read(rows, tmp_path):
         row["hsc_image"]["rgb"] = [[0.0] * 99]
         row["hsc_image"]["mask"] = None
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
-    table = _open(tmp_path / "set.parquet")
+    table = open_table(tmp_path / "set.parquet")
     assert len(table) == COUNT and "legacysurvey_image" in table.names
     for number, (found, row) in enumerate(table.rows(["ra", "hsc_image"])):
         assert found == number and set(row) == {"ra", "hsc_image"}
