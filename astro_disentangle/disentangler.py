@@ -1030,11 +1030,7 @@ class Disentangler(Estimator):
         known = []
         for survey in network.surveys.values():
             described = SURVEYS.get(survey.name)
-            same = (
-                described is not None
-                and described.has_images_of(survey)
-                and described.patch_size == survey.patch_size
-            )
+            same = described is not None and described.has_images_of(survey)
             known.append(survey.name if same else survey)
         default = NetworkConfig()
         changed = {

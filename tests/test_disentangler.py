@@ -1000,3 +1000,17 @@ def test_devices_that_are_not_there(device, fitted):
         Disentangler.load(device=device)
     with pytest.raises(ValueError, match="'device'"):
         Disentangler(device=device, network=TINY).fit(fitted[1])
+
+
+def test_weights_with_other_patches_are_used_and_tuned(tmp_path):
+    """A file keeps the patches that its decoder learned, whatever is usual by now."""
+    pairs = simulate_pairs(8, random_state=4)
+    surveys = (dataclasses.replace(get_survey("hsc"), patch_size=3), "legacy")
+    settings = {"n_steps": 1, "batch_size": 8, "network": TINY, "progress": False}
+    path = tmp_path / "patches.safetensors"
+    Disentangler(surveys=surveys, **settings).fit(pairs).save(path)
+    model = Disentangler.load(path).set_params(n_steps=1, batch_size=8, progress=False)
+    galaxy = pairs.cutouts("legacy")[0]
+    before = model.translate(galaxy, survey="hsc", progress=False)
+    assert np.isfinite(before["i"].data).all()
+    assert model.fit(pairs).network_.surveys["hsc"].patch_size == 3

@@ -137,3 +137,9 @@ def test_pixel_noise_gives_the_depth_back(surveys):
             flux = (m5 * u.ABmag).to_value(u.nJy)
             snr = flux * np.sqrt((psf**2).sum()) / sigma
             assert snr == pytest.approx(5, rel=0.02)
+
+
+def test_patches_of_the_decoder_are_no_matter_of_the_images():
+    hsc = get_survey("hsc")
+    assert hsc.has_images_of(dataclasses.replace(hsc, patch_size=3))
+    assert not hsc.has_images_of(dataclasses.replace(hsc, stamp_size=64))
