@@ -6,6 +6,7 @@ imports neither torch nor any optional dependency.
 """
 
 import importlib
+import sys
 
 _PUBLIC = {
     "Disentangler": "disentangler",
@@ -14,6 +15,7 @@ _PUBLIC = {
     "Cutouts": "data.read",
     "SurveyCutout": "data.cutout",
     "PairedCutouts": "data.pairs",
+    "PairStream": "data.pair_stream",
     "simulate_pairs": "simulation.pairs",
     "embed_catalog": "embedding",
     "FLAGS": "quality",
@@ -43,3 +45,8 @@ def __getattr__(name):
 
 def __dir__():
     return sorted(__all__)
+
+
+if "astropy.nddata" in sys.modules:
+    # Who has it can say CCDData.read(path, format="mmu") now.
+    importlib.import_module(f"{__name__}.data.mmu_reader")

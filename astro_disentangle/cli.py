@@ -104,9 +104,17 @@ def _parser():
     translate.set_defaults(run=_translate)
 
     similar = commands.add_parser("similar", help="galaxies of a catalogue like these")
-    similar.add_argument("query", help="table of latents that transform wrote")
     similar.add_argument(
-        "--catalog", required=True, help="table of latents, of any survey"
+        "query", help="table of latents that transform wrote, or folder of embed"
+    )
+    similar.add_argument(
+        "--catalog", required=True, help="table or folder of latents, of any survey"
+    )
+    similar.add_argument(
+        "--method",
+        choices=("auto", "exact", "approximate"),
+        default="auto",
+        help="of a search in a folder (default: with an index from 1e6 rows)",
     )
     similar.add_argument("-k", type=int, default=10, metavar="N", help="matches (10)")
     similar.add_argument(
@@ -142,23 +150,7 @@ def _parser():
             "--weights", default="default", metavar="FILE", help="other weights"
         )
 
-    fit = commands.add_parser("fit", help="train on pairs of cut-outs")
-    fit.add_argument(
-        "--pairs",
-        required=True,
-        metavar="PATH",
-        help="folder with a folder for each survey, with files of the same names "
-        "in both, as PairedCutouts.write or SurveyCutout.write make them; or Parquet "
-        "files or a HATS catalogue of the Multimodal Universe with both images",
-    )
-    fit.add_argument("--surveys", nargs=2, default=["hsc", "legacy"], metavar="NAME")
-    fit.add_argument("--from", dest="start", metavar="WEIGHTS", help="fine-tune these")
-    fit.add_argument("--recipe", default="default", help="default or counterfactual")
-    fit.add_argument("--steps", type=int, default=2000, metavar="N", help="(2000)")
-    fit.add_argument("--batch-size", type=int, default=64, metavar="N", help="(64)")
-    fit.add_argument("--resume", action="store_true", help="go on with a stopped run")
-    fit.set_defaults(run=_fit)
-
+    fit = _fit_parser(commands)
     report = _report_parser(commands)
     for command in (demo, transform, translate, similar, embed, fit, report):
         what = "table (.ecsv, .fits)" if command in (transform, similar) else "folder"
@@ -171,6 +163,13 @@ def _parser():
         )
         command.add_argument("--seed", type=int, default=0, help="of the noise (0)")
         command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    for command in (transform, embed):
+        command.add_argument(
+            "--donors",
+            choices=("neighbours",),
+            help="read the instrument from galaxies near on the sky (default: from "
+            "each cut-out itself)",
+        )
     for command in (transform, translate, similar, embed):
         command.add_argument(
             "--dtype",
@@ -200,6 +199,53 @@ def _embed_parser(commands):
     )
     embed.set_defaults(run=_embed)
     return embed
+
+
+def _fit_parser(commands):
+    fit = commands.add_parser("fit", help="train on pairs of cut-outs")
+    fit.add_argument(
+        "--pairs",
+        required=True,
+        metavar="PATH",
+        help="folder with a folder for each survey, with files of the same names "
+        "in both, as PairedCutouts.write or SurveyCutout.write make them; or Parquet "
+        "files or a HATS catalogue of the Multimodal Universe with both images",
+    )
+    fit.add_argument("--surveys", nargs=2, default=["hsc", "legacy"], metavar="NAME")
+    fit.add_argument("--from", dest="start", metavar="WEIGHTS", help="fine-tune these")
+    fit.add_argument("--recipe", default="default", help="default or counterfactual")
+    fit.add_argument("--steps", type=int, default=2000, metavar="N", help="(2000)")
+    fit.add_argument("--batch-size", type=int, default=64, metavar="N", help="(64)")
+    fit.add_argument(
+        "--validation",
+        type=float,
+        metavar="SHARE",
+        help="share of the sky to hold out and to measure the loss on",
+    )
+    fit.add_argument(
+        "--order",
+        type=int,
+        default=6,
+        metavar="N",
+        help="HEALPix order of its cells (6; more for less than 50 square degrees)",
+    )
+    fit.add_argument(
+        "--stream",
+        action="store_true",
+        help="read tables as they are needed, not into memory",
+    )
+    fit.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="that read a stream ahead"
+    )
+    fit.add_argument(
+        "--shards",
+        type=int,
+        metavar="N",
+        help="parts of a step, shared by the processes of torchrun (one for each)",
+    )
+    fit.add_argument("--resume", action="store_true", help="go on with a stopped run")
+    fit.set_defaults(run=_fit)
+    return fit
 
 
 def _report_parser(commands):
@@ -305,7 +351,10 @@ def _transform(options):
     cutouts = _read_files(options.files, options.band)
     model = _load(options)
     latents = model.transform(
-        cutouts, survey=options.survey, position=_position(options)
+        cutouts,
+        survey=options.survey,
+        position=_position(options),
+        donors=options.donors,
     )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     latents.write(options.output, overwrite=True)
@@ -343,6 +392,7 @@ def _embed(options):
             batch_size=options.batch_size,
             device=options.device,
             dtype=options.dtype,
+            donors=options.donors,
             progress=sys.stderr.isatty(),
         )
     print(
@@ -358,12 +408,15 @@ def _embed(options):
 
 def _similar(options):
     _check_table(options.output)
-    tables = [_read_table(path) for path in (options.query, options.catalog)]
-    model = _load(options)
-    matches = model.similar(*tables, k=options.k)
+    both = [
+        path if Path(path).is_dir() else _read_table(path)
+        for path in (options.query, options.catalog)
+    ]
+    matches = _load(options).similar(*both, k=options.k, method=options.method)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     matches.write(options.output, overwrite=True)
-    print(f"{len(matches)} matches of {len(tables[0])} galaxies in {options.output}")
+    galaxies = int((matches["rank"] == 1).sum())
+    print(f"{len(matches)} matches of {galaxies} galaxies in {options.output}")
 
 
 def _read_table(path):
@@ -419,14 +472,24 @@ def _translate(options):
 
 
 def _fit(options):
+    from astro_disentangle.data.pair_stream import PairStream
     from astro_disentangle.disentangler import Disentangler
+    from astro_disentangle.training.parallel import Ranks
 
-    pairs = _read_pairs(options.pairs, tuple(options.surveys))
+    if options.stream:
+        pairs = PairStream(options.pairs, surveys=tuple(options.surveys))
+    else:
+        pairs = _read_pairs(options.pairs, tuple(options.surveys))
+    validation = None
+    if options.validation is not None:
+        pairs, validation = _held_out(pairs, options)
     options.output.mkdir(parents=True, exist_ok=True)
     settings = {
         "recipe": options.recipe,
         "n_steps": options.steps,
         "batch_size": options.batch_size,
+        "n_shards": options.shards,
+        "n_workers": options.workers,
         "random_state": options.seed,
         "directory": options.output,
         "device": options.device,
@@ -435,13 +498,32 @@ def _fit(options):
         model = Disentangler(surveys=tuple(options.surveys), **settings)
     else:
         model = Disentangler.load(options.start).set_params(**settings)
-    model.fit(pairs, resume=True if options.resume else None)
+    model.fit(pairs, validation=validation, resume=True if options.resume else None)
+    if Ranks.current().rank:
+        return
     model.save(options.output / "model.safetensors")
     model.history_.write(options.output / "history.ecsv", overwrite=True)
     print(
         f"{len(pairs)} pairs, {options.steps} steps; weights and history in "
         f"{options.output}"
     )
+
+
+def _held_out(pairs, options):
+    """Pairs to train on, and those of another part of the sky."""
+    if options.stream:
+        raise ValueError("'--validation' must go without '--stream'; got both.")
+    if not 0 < options.validation < 1:
+        raise ValueError(
+            f"'--validation' must be between 0 and 1; got {options.validation}."
+        )
+    shares = {"train": 1 - options.validation, "validation": options.validation}
+    parts = pairs.split(shares, order=options.order)
+    print(
+        f"{len(parts['validation'])} of {len(pairs)} pairs are held out, "
+        f"{len(parts['train'])} are for training"
+    )
+    return parts["train"], parts["validation"]
 
 
 def _read_pairs(path, surveys):

@@ -21,12 +21,12 @@ from astropy.table import QTable, Table
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
 from astro_disentangle.data.conditions import asked_conditions, check_bands
 from astro_disentangle.data.mmu import is_row
+from astro_disentangle.data.pair_stream import PairStream
 from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.data.read import Cutouts, read_cutouts
 from astro_disentangle.data.stream import check_own_survey, each_cutout, is_one
 from astro_disentangle.estimator import Estimator
 from astro_disentangle.evaluation.properties import SIMULATED, fit_properties
-from astro_disentangle.evaluation.similarity import match_latents
 from astro_disentangle.keys import seed_of
 from astro_disentangle.model.bank import InstrumentBank
 from astro_disentangle.model.centring import centre_physics
@@ -45,9 +45,17 @@ from astro_disentangle.quality import (
     WeightsError,
     check_count,
 )
-from astro_disentangle.serving import ahead, check_dtype, latents
+from astro_disentangle.search.catalog import LatentCatalog
+from astro_disentangle.search.match import match_latents
+from astro_disentangle.serving import (
+    ahead,
+    check_dtype,
+    latents,
+    neighbour_latents,
+)
 from astro_disentangle.surveys import SURVEYS, get_survey
 from astro_disentangle.translation import paint, to_sky
+from astro_disentangle.weights import hub
 from astro_disentangle.weights.pack import (
     check_device,
     new_network,
@@ -58,6 +66,8 @@ from astro_disentangle.weights.pack import (
 __all__ = ["Disentangler"]
 
 _WEIGHTS = Path(__file__).parent / "weights"
+#: Pairs of a stream that have the centre, the rules and the bank.
+_SAMPLE = 512
 
 
 class Disentangler(Estimator):
@@ -74,7 +84,14 @@ class Disentangler(Estimator):
     n_steps : int
         Training steps of `fit`.
     batch_size : int
-        Galaxies in a training step.
+        Galaxies in a training step, of all processes together.
+    n_shards : int, optional
+        Parts of a training step, of which each is computed by itself, with donors and
+        contrast among its own galaxies, by one of the processes that ``torchrun``
+        started; as many as there are processes by default. Runs with the same
+        ``n_shards`` end with the same weights on any number of processes.
+    n_workers : int
+        Processes that read a `PairStream` ahead, for each that trains.
     learning_rate : float
         Peak learning rate.
     network : dict, optional
@@ -123,6 +140,8 @@ class Disentangler(Estimator):
         recipe="default",
         n_steps=2000,
         batch_size=64,
+        n_shards=None,
+        n_workers=0,
         learning_rate=1e-3,
         network=None,
         precision="bfloat16",
@@ -136,6 +155,8 @@ class Disentangler(Estimator):
         self.recipe = recipe
         self.n_steps = n_steps
         self.batch_size = batch_size
+        self.n_shards = n_shards
+        self.n_workers = n_workers
         self.learning_rate = learning_rate
         self.network = network
         self.precision = precision
@@ -168,9 +189,12 @@ class Disentangler(Estimator):
             The survey; ``meta["SURVEY"]`` by default.
         position : `~astropy.coordinates.SkyCoord` or (x, y), optional
             Where the galaxy is; the centre of the image by default.
-        donors : iterable of cut-outs, optional
+        donors : iterable of cut-outs or "neighbours", optional
             Other galaxies of the same survey under the same conditions, from
-            which ``instrument`` is read; the cut-out itself by default.
+            which ``instrument`` is read; the cut-out itself by default. With
+            ``"neighbours"`` it is read from up to 8 of the usable ``cutouts``, the
+            nearest within 3 arcmin on the sky, which are never of the galaxy itself:
+            none is within 1 arcsec. Where there are none it is the cut-out.
         batch_size : int
             Cut-outs at a time.
         progress : bool
@@ -182,7 +206,8 @@ class Disentangler(Estimator):
             Columns ``object_id``, ``survey``, ``coord`` (NaN where a cut-out has no
             WCS, left out where none has), ``physics`` (N, P) float32,
             ``instrument`` (N, I) float32 and ``flags`` (int64); unusable rows are NaN
-            and flagged.
+            and flagged. With ``donors="neighbours"`` also ``n_donors`` (int64), how
+            many there are.
             An array (N, P + I) after ``set_output(transform="array")``.
 
         Raises
@@ -219,12 +244,22 @@ class Disentangler(Estimator):
         batch_size=64,
         *,
         progress=False,
+        pool=True,
     ):
-        """The table of `transform`, whatever `set_output` says."""
+        """
+        The table of `transform`, whatever `set_output` says.
+
+        Without ``pool``, and with neighbours as donors, ``instrument`` are the members
+        of which `neighbour_latents` makes latents.
+        """
         network = self._fitted()
         check_dtype(self.dtype)
-        given = None
-        if donors is not None:
+        given, neighbours = None, isinstance(donors, str)
+        if neighbours and donors != "neighbours":
+            raise CutoutError(
+                f"'donors' must be cut-outs or 'neighbours'; got {donors!r}."
+            )
+        if donors is not None and not neighbours:
             given = self._conditions_like("donors", donors, survey, batch_size)
         # Of a batch only the small columns stay: there may be any number of them.
         columns = {
@@ -237,7 +272,9 @@ class Disentangler(Estimator):
                 raise SurveyMismatchError(
                     f"'donors' are of {given.survey.name}, the cut-outs of {own.name}."
                 )
-            z_physics, z_instrument = latents(network, read.batch, dtype=self.dtype)
+            z_physics, z_instrument = latents(
+                network, read.batch, dtype=self.dtype, pool=not neighbours
+            )
             if given is not None:
                 z_instrument = given.z_instrument.expand(len(read.batch), -1)
             unusable = ((read.batch.flags & FLAGS.UNUSABLE) != 0)[:, None].cpu()
@@ -254,8 +291,13 @@ class Disentangler(Estimator):
         sky = np.concatenate(columns["sky"])
         if np.isfinite(sky).any():
             table["coord"] = SkyCoord(*sky.T, unit="deg")
-        for name in ("physics", "instrument", "flags"):
-            table[name] = torch.cat(columns[name]).numpy()
+        columns = {n: torch.cat(columns[n]) for n in ("physics", "instrument", "flags")}
+        if neighbours and pool:
+            columns["instrument"], columns["n_donors"] = neighbour_latents(
+                network, columns["instrument"], sky, dtype=self.dtype
+            )
+        for name, values in columns.items():
+            table[name] = np.asarray(values)
         table.meta.update(self._provenance())
         return table
 
@@ -409,7 +451,7 @@ class Disentangler(Estimator):
     def _own_latents(self, name, given, survey, batch_size):
         """A table of latents that are this model's, or those of cut-outs."""
         # A table of rows with images is one of cut-outs.
-        if not isinstance(given, Table) or is_row(given):
+        if not isinstance(given, (Table, LatentCatalog)) or is_row(given):
             return self._latents(given, survey, batch_size=batch_size)
         missing = [n for n in ("object_id", "physics") if n not in given.colnames]
         if missing:
@@ -425,23 +467,31 @@ class Disentangler(Estimator):
             )
         return given
 
-    def similar(self, query, catalog, k=10, *, survey=None, batch_size=64):
+    def similar(
+        self, query, catalog, k=10, *, survey=None, batch_size=64, method="auto"
+    ):
         """
         Galaxies of a catalogue that are like those of a query.
 
         The surveys of query and catalogue need not be the same: physics latents mean
-        the same in both. The search is exact.
+        the same in both.
 
         Parameters
         ----------
-        query, catalog : `~astropy.table.QTable` or cut-outs
-            Latents from `transform`, or cut-outs in any form, which are transformed.
+        query, catalog : `~astropy.table.QTable`, str, `~pathlib.Path` or cut-outs
+            Latents from `transform`; the folder of a catalogue of latents that
+            `embed_catalog` wrote, or a `~astro_disentangle.search.LatentCatalog`; or
+            cut-outs in any form, which are transformed.
         k : int
             Matches for each query.
         survey : str or `Survey`, optional
             Survey of cut-outs; ``meta["SURVEY"]`` by default.
         batch_size : int
             Cut-outs at a time.
+        method : {"auto", "exact", "approximate"}
+            How a catalogue on disk is searched: by a look at all rows, or at those that
+            an index of FAISS chooses, which is saved in its folder ``.search``; by
+            default an index from 1e6 rows. The search of a table is exact.
 
         Returns
         -------
@@ -454,9 +504,17 @@ class Disentangler(Estimator):
         Raises
         ------
         CutoutError
-            If a table is not one of latents of this model.
+            If latents are not of this model, or a catalogue cannot be read.
+        ImportError
+            If the packages of the extra ``hats``, or ``search`` for an index, are
+            needed and not there.
         NotFittedError
             If there are no weights.
+
+        Warns
+        -----
+        UserWarning
+            If an index is damaged or of other rows; it is built anew.
 
         Examples
         --------
@@ -469,10 +527,14 @@ class Disentangler(Estimator):
         [1, 2, 3, 1, 2, 3]
         """
         self._fitted()
-        tables = {"query": query, "catalog": catalog}
-        for name, given in tables.items():
-            tables[name] = self._own_latents(name, given, survey, batch_size)
-        return match_latents(tables["query"], tables["catalog"], k)
+        both = {"query": query, "catalog": catalog}
+        for name, given in both.items():
+            if isinstance(given, (str, Path)):
+                given = LatentCatalog(given)
+            both[name] = self._own_latents(name, given, survey, batch_size)
+        if isinstance(both["query"], LatentCatalog):
+            both["query"] = both["query"].table()
+        return match_latents(**both, k=k, method=method)
 
     # --- from latents to another survey's pixels ----------------------------
 
@@ -700,7 +762,7 @@ class Disentangler(Estimator):
 
         Parameters
         ----------
-        pairs : `PairedCutouts`
+        pairs : `PairedCutouts` or `PairStream`
             The pairs, of the model's two surveys.
         validation : `PairedCutouts`, optional
             Pairs on which the loss of the painted images is measured as training
@@ -736,6 +798,7 @@ class Disentangler(Estimator):
         from astro_disentangle.training.few_steps import learn_rules
         from astro_disentangle.training.loop import Settings, Trainer
         from astro_disentangle.training.objective import RECIPES
+        from astro_disentangle.training.parallel import Ranks
         from astro_disentangle.training.source import PairsSource
 
         if self.recipe not in RECIPES:
@@ -744,7 +807,8 @@ class Disentangler(Estimator):
             )
         seed = seed_of(self.random_state)
         n_steps = check_count("n_steps", self.n_steps)
-        batch_size = check_count("batch_size", self.batch_size)
+        n_shards = Ranks.current().size if self.n_shards is None else self.n_shards
+        batch_size = self._part_size(check_count("n_shards", n_shards))
         settings = Settings(
             n_steps=n_steps,
             learning_rate=self.learning_rate,
@@ -752,25 +816,26 @@ class Disentangler(Estimator):
             ema=min(0.999, 1 - 10 / max(n_steps, 20)),
             seed=seed,
             precision=self.precision,
+            n_shards=n_shards,
         )
         network = self._start(seed)
-        sources = []
-        for purpose, given in (("pairs", pairs), ("validation", validation)):
-            if given is None:
-                sources.append(None)
-                continue
-            batches, group = _usable(given, purpose, network.surveys)
-            sources.append(
-                PairsSource(batches, group, batch_size, seed, check_device(self.device))
-            )
+        device, source = check_device(self.device), None
+        if isinstance(pairs, PairStream):
+            source = self._streamed(pairs, batch_size, n_shards, seed)
+            pairs = pairs.sample(_SAMPLE, seed=seed)
+        batches, group = _usable(pairs, "pairs", network.surveys)
+        known = PairsSource(batches, group, batch_size, seed, device)
+        if validation is not None:
+            validation = _usable(validation, "validation", network.surveys)
+            validation = PairsSource(*validation, batch_size, seed, device)
         directory = self.directory if resume in (None, True, False) else resume
         trainer = Trainer(
             network,
-            sources[0],
+            source or known,
             RECIPES[self.recipe],
             settings,
             directory,
-            validation=sources[1],
+            validation=validation,
         )
         if resume and not trainer.resume():
             raise WeightsError(
@@ -787,17 +852,17 @@ class Disentangler(Estimator):
             network.load_state_dict(trainer.averaged(), strict=False)
         finally:
             network.eval()
-        if trainer.objective.centred and len(sources[0].group) > 1:
-            centre_physics(network, [sources[0].batches])
+        if trainer.objective.centred and len(group) > 1:
+            centre_physics(network, [batches])
         learn_rules(
             network,
-            sources[0],
+            known,
             seed=seed,
-            n_pairs=min(192, len(sources[0].group)),
+            n_pairs=min(192, len(group)),
             n_updates=min(150, n_steps),
-            progress=self.progress,
+            progress=self.progress and trainer.ranks.rank == 0,
         )
-        bank = InstrumentBank.observe(network, sources[0].batches, sources[0].group)
+        bank = InstrumentBank.observe(network, batches, group)
         self._set_fitted(network, bank, history, sha256="")
         return self
 
@@ -900,6 +965,35 @@ class Disentangler(Estimator):
             return scoreboard(network, pairs, **settings)
         return write_report(network, pairs, directory, **settings)
 
+    def _part_size(self, n_shards):
+        """Galaxies in a part of a training step."""
+        batch_size = check_count("batch_size", self.batch_size)
+        if batch_size % n_shards or batch_size // n_shards < 2:
+            raise ValueError(
+                f"'batch_size' must be a multiple of 'n_shards', {n_shards}, and at "
+                f"least twice as much; got {batch_size}."
+            )
+        return batch_size // n_shards
+
+    def _streamed(self, pairs, batch_size, n_shards, seed):
+        """The source of pairs that are read as they are needed."""
+        from astro_disentangle.training.ahead import Ahead
+        from astro_disentangle.training.parallel import Ranks
+        from astro_disentangle.training.source import StreamSource
+
+        n_workers = self.n_workers and check_count("n_workers", self.n_workers)
+        device = check_device(self.device)
+        lanes = n_shards * max(1, n_workers)
+        if not n_workers:
+            return StreamSource(pairs, batch_size, lanes, seed, device)
+        return Ahead(
+            StreamSource(pairs, batch_size, lanes, seed),
+            n_workers,
+            device=device,
+            parts=Ranks.current().parts(n_shards),
+            n_shards=n_shards,
+        )
+
     def _start(self, seed):
         """A new network, or a copy of the loaded one to fine-tune."""
         surveys = tuple(get_survey(survey) for survey in self.surveys)
@@ -948,7 +1042,9 @@ class Disentangler(Estimator):
         Parameters
         ----------
         path : str or `~pathlib.Path`
-            Destination, by habit ``*.safetensors``.
+            Destination, by habit ``*.safetensors``; a folder, or a name that ends in
+            ``/``, for a repository with card and SHA-256; ``hf://OWNER/NAME`` to
+            publish one on the Hugging Face Hub.
         dtype : {"float32", "float16"}
             Precision of the numbers in the file.
 
@@ -962,7 +1058,9 @@ class Disentangler(Estimator):
         NotFittedError
             If there are no weights.
         WeightsError
-            If the file cannot be written.
+            If the file cannot be written, or the hub refuses it.
+        ImportError
+            If the hub is meant and ``huggingface_hub`` not installed.
         ValueError
             If ``dtype`` is neither of the two.
 
@@ -983,7 +1081,7 @@ class Disentangler(Estimator):
         tensors, config = pack(
             network, self.bank_, self.recipe, history, dtype, self.heads_
         )
-        digest = write_checkpoint(path, tensors, config)
+        digest = _write(path, tensors, config)
         if dtype == "float32":
             # Rounded weights are those of the file, not of this model.
             self.sha256_ = digest
@@ -992,12 +1090,16 @@ class Disentangler(Estimator):
     @classmethod
     def load(cls, name_or_path="default", *, device=None, dtype=None):
         """
-        A model from packaged or saved weights; never from the network.
+        A model from packaged or saved weights; from the network for an address alone.
 
         Parameters
         ----------
         name_or_path : str or `~pathlib.Path`
-            ``"default"`` for the packaged HSC and Legacy weights, or a file.
+            ``"default"`` for the packaged HSC and Legacy weights; a file, or a folder
+            that `save` made; ``hf://OWNER/NAME``, with ``@REVISION`` and ``/FILE`` if
+            need be, on the Hugging Face Hub; or a URL, to which ``#sha256=`` and the
+            digest of the file may be added. What was fetched is kept in the cache of
+            ``huggingface_hub`` or astropy.
         device : str, optional
             Where the network lives; ``"cpu"`` by default.
         dtype : {"float32", "bfloat16"}, optional
@@ -1011,7 +1113,10 @@ class Disentangler(Estimator):
         Raises
         ------
         WeightsError
-            If the file is missing, damaged, or not of this package.
+            If the file is missing, damaged, or not of this package, cannot be fetched,
+            or its digest is not the one told.
+        ImportError
+            If the hub is meant and ``huggingface_hub`` not installed.
         ValueError
             If ``dtype`` is another one.
 
@@ -1021,12 +1126,8 @@ class Disentangler(Estimator):
         >>> Disentangler.load().surveys
         ('hsc', 'legacy')
         """
-        path = Path(name_or_path)
-        if name_or_path == "default":
-            path = _WEIGHTS / "default.safetensors"
         dtype = check_dtype("float32" if dtype is None else dtype)
-        tensors, config, digest = read_checkpoint(path)
-        network, bank, recipe, history, heads = unpack(path, tensors, config)
+        (network, bank, recipe, history, heads), digest = _read_weights(name_or_path)
         known = []
         for survey in network.surveys.values():
             described = SURVEYS.get(survey.name)
@@ -1113,6 +1214,44 @@ class Disentangler(Estimator):
         }
 
 
+def _write(path, tensors, config):
+    """Write weights to a file, a folder or the hub; their digest."""
+    if str(path).startswith("hf://"):
+        keep = hub.upload
+    elif str(path).endswith("/") or Path(path).is_dir():
+        keep = hub.write_repository
+    elif hub.is_address(path):
+        raise WeightsError(
+            f"weights are written to a file, a folder or 'hf://OWNER/NAME'; got "
+            f"'{path}'."
+        )
+    else:
+        return write_checkpoint(path, tensors, config)
+    digests = []
+    keep(
+        path,
+        lambda file: digests.append(write_checkpoint(file, tensors, config)),
+        hub.repository_card(config, tensors),
+    )
+    return digests[0]
+
+
+def _read_weights(name):
+    """What is in a file of weights, wherever it is, and its digest."""
+    path = _WEIGHTS / "default.safetensors"
+    if name != "default":
+        path = hub.local_file(name)
+    try:
+        tensors, config, digest = read_checkpoint(path)
+        return unpack(path, tensors, config), digest
+    except WeightsError as error:
+        if not hub.is_address(name):
+            raise
+        # In a cache a file has no name that says anything.
+        hub.forget(name)
+        raise WeightsError(f"what is at '{name}' cannot be used: {error}") from error
+
+
 def _degrees(coord):
     """Right ascension and declination, (N, 2)."""
     sky = coord.icrs
@@ -1144,7 +1283,8 @@ def _usable(pairs, name, surveys):
     if not isinstance(pairs, PairedCutouts):
         raise TypeError(
             f"{name!r} must be PairedCutouts, for example from "
-            f"PairedCutouts.from_nddata(a, b); got {type(pairs).__name__}."
+            f"PairedCutouts.from_nddata(a, b), or, to train on, a PairStream; got "
+            f"{type(pairs).__name__}."
         )
     if set(pairs.surveys) != set(surveys):
         raise SurveyMismatchError(

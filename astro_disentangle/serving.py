@@ -6,14 +6,26 @@ import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 
-__all__ = ["ahead", "check_dtype", "computing", "latents", "pieces"]
+from astro_disentangle.data.groups import sky_neighbours
+
+__all__ = [
+    "ahead",
+    "check_dtype",
+    "computing",
+    "latents",
+    "neighbour_latents",
+    "pieces",
+]
 
 #: Precisions of the matrix products, by name.
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 #: Cut-outs that the caches of a CPU hold at a time.
 _PIECE = 32
+#: Sets that are pooled at a time.
+_SETS = 64
 
 
 def check_dtype(dtype):
@@ -99,7 +111,7 @@ def computing(device, dtype="float32"):
         yield
 
 
-def latents(network, batch, *, dtype="float32"):
+def latents(network, batch, *, dtype="float32", pool=True):
     """
     Physics latents of a batch, and those of each row's own instrument.
 
@@ -111,11 +123,14 @@ def latents(network, batch, *, dtype="float32"):
         B cut-outs of one of its surveys.
     dtype : {"float32", "bfloat16"}
         Precision of the matrix products.
+    pool : bool
+        If not, the members of which instrument latents of sets are made.
 
     Returns
     -------
     z_physics, z_instrument : `torch.Tensor`
-        Shapes (B, P) and (B, I), float32, where the network lives.
+        Shapes (B, P) and (B, I), float32, where the network lives; or (B, P) and the
+        (B, M) of `~astro_disentangle.model.encoder.InstrumentEncoder.members`.
     """
     device = next(network.parameters()).device
     z_physics, z_instrument = [], []
@@ -123,10 +138,57 @@ def latents(network, batch, *, dtype="float32"):
         for rows in pieces(len(batch), device):
             view = network.view(batch[rows].to(device))
             members = network.instrument.members(view)
-            own = torch.eye(len(members), dtype=torch.bool, device=device)
             z_physics.append(network.physics(view))
-            z_instrument.append(network.instrument.pool(members, own))
+            if pool:
+                own = torch.eye(len(members), dtype=torch.bool, device=device)
+                members = network.instrument.pool(members, own)
+            z_instrument.append(members)
         return torch.cat(z_physics), torch.cat(z_instrument)
+
+
+def neighbour_latents(network, members, places, *, dtype="float32"):
+    """
+    Instrument latents of each row's neighbours on the sky.
+
+    Parameters
+    ----------
+    network : `~astro_disentangle.model.network.Network`
+        The network.
+    members : `torch.Tensor`
+        Shape (N, M), from `latents`, of one survey; NaN for rows that are unusable.
+    places : `~numpy.ndarray`
+        Shape (N, 2), right ascension and declination, degrees; NaN where unknown.
+    dtype : {"float32", "bfloat16"}
+        Precision of the matrix products.
+
+    Returns
+    -------
+    z_instrument : `torch.Tensor`
+        Shape (N, I), float32, on the CPU, of up to 8 usable neighbours within 3 arcmin,
+        or of the row itself where there are none; NaN for rows that are unusable.
+    count : `~numpy.ndarray`
+        Shape (N,), int64, how many neighbours.
+    """
+    usable = members[:, 0].isfinite()
+    members = members.masked_fill(~usable[:, None], 0.0)
+    donors = sky_neighbours(np.where(usable.numpy()[:, None], places, np.nan))
+    count = (donors >= 0).sum(1)
+    alone = count == 0
+    donors[alone, 0] = np.flatnonzero(alone)
+    # A set is the same if a member is named twice.
+    donors = np.where(donors < 0, donors[:, :1], donors)
+    device = next(network.parameters()).device
+    z_instrument = []
+    with computing(device, dtype):
+        for start in range(0, len(donors), _SETS):
+            rows, place = np.unique(donors[start : start + _SETS], return_inverse=True)
+            chosen = np.zeros((len(place), len(rows)), bool)
+            np.put_along_axis(chosen, place, values=True, axis=1)
+            chosen = torch.from_numpy(chosen).to(device)
+            given = members[torch.from_numpy(rows)].to(device)
+            z_instrument.append(network.instrument.pool(given, chosen).cpu())
+        z_instrument = torch.cat(z_instrument)
+        return z_instrument.masked_fill(~usable[:, None], torch.nan), count
 
 
 def ahead(function, items):

@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """The command line as users call it: real files in, real files out."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,13 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
 
-from astro_disentangle import FLAGS, SurveyCutout, get_survey, simulate_pairs
+from astro_disentangle import (
+    FLAGS,
+    PairedCutouts,
+    SurveyCutout,
+    get_survey,
+    simulate_pairs,
+)
 from astro_disentangle.cli import main
 from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.samples import load_sample, sample_names
@@ -70,14 +77,21 @@ def test_demo(tmp_path, capsys):
 
 def test_fit_and_use(tmp_path, capsys):
     pairs = simulate_pairs(16, random_state=4)
+    places = np.stack([np.arange(16) * 2.0, np.zeros(16)], 1)
+    pairs = PairedCutouts({s: pairs.batch(s) for s in pairs.surveys}, coords=places)
     for survey in pairs.surveys:
         (tmp_path / "pairs" / survey).mkdir(parents=True)
         for row, cutout in enumerate(pairs.cutouts(survey)):
             cutout.write(tmp_path / "pairs" / survey / f"{row:03d}.fits")
     words = ["fit", "--pairs", str(tmp_path / "pairs"), "--output"]
     words += [str(tmp_path / "run"), "--steps", "2", "--batch-size", "8"]
+    assert main([*words, "--validation", "1.5"]) == 2
+    assert "between 0 and 1" in capsys.readouterr().err
+    words += ["--validation", "0.3", "--order", "5"]
     assert main(words) == 0, capsys.readouterr().err
-    assert len(QTable.read(tmp_path / "run" / "history.ecsv")) == 1
+    assert re.search(r"\d of 16 pairs are held out", capsys.readouterr().out)
+    history = QTable.read(tmp_path / "run" / "history.ecsv")
+    assert len(history) == 1 and np.isfinite(history["validation"]).all()
     words = ["transform", str(tmp_path / "pairs" / "legacy" / "000.fits")]
     words += ["--weights", str(tmp_path / "run" / "model.safetensors")]
     words += ["--output", str(tmp_path / "latents.ecsv")]

@@ -120,6 +120,56 @@ def test_donors_replace_the_own_instrument(model, galaxies):
     assert np.array_equal(own["physics"], table["physics"])
 
 
+@pytest.fixture(scope="module")
+def field():
+    """Galaxies within some arcmin, one of them twice, one unusable, one far away."""
+    pairs = simulate_pairs(14, random_state=7)
+    shift = np.random.default_rng(3).uniform(-0.035, 0.035, (14, 2))
+    places = shift + np.array([0.0, 89.0])
+    places[:, 0] = shift[:, 0] / np.cos(np.radians(89)) % 360
+    places[3] = places[2] + [0, 0.3 / 3600]
+    places[4] = 120, 45
+    batches = {name: pairs.batch(name) for name in pairs.surveys}
+    galaxies = list(PairedCutouts(batches, coords=places).cutouts("hsc"))
+    galaxies[6].mask[:] = True
+    # Without a WCS nobody knows where it is.
+    galaxies[8] = pairs.cutouts("hsc")[8]
+    return galaxies
+
+
+def test_donors_are_neighbours_on_the_sky(model, field):
+    own = model.transform(field)
+    table = model.transform((galaxy for galaxy in field), donors="neighbours")
+    assert np.array_equal(table["physics"], own["physics"], equal_nan=True)
+    assert "n_donors" not in own.colnames
+    alone = [4, 6, 8]
+    assert (table["n_donors"][alone] == 0).all() and table["n_donors"].max() == 8
+    assert np.isnan(table["instrument"][6]).all()
+    for row, galaxy in enumerate(field):
+        donors = []
+        if row not in alone:
+            apart = table["coord"].separation(table["coord"][row]).arcsec
+            apart[alone] = np.nan
+            near = np.flatnonzero((apart > 1) & (apart <= 180))
+            donors = near[np.argsort(apart[near])][:8]
+        assert table["n_donors"][row] == len(donors), row
+        if row == 6:
+            continue
+        wanted = own[row]
+        if len(donors):
+            assert 2 not in donors or row != 3
+            given = [field[donor] for donor in donors]
+            wanted = model.transform(galaxy, donors=given)[0]
+        difference = np.abs(table["instrument"][row] - wanted["instrument"])
+        assert difference.max() <= 1e-5, row
+    for size in (1, 5):
+        again = model.transform(field, donors="neighbours", batch_size=size)
+        difference = np.abs(again["instrument"] - table["instrument"])
+        assert np.nanmax(difference) <= 1e-5
+    with pytest.raises(CutoutError, match="'donors'.*'neighbours'.*'stars'"):
+        model.transform(field, donors="stars")
+
+
 def test_set_output(model, galaxies):
     twin = copy.copy(model).set_output(transform="array")
     array = twin.transform(galaxies["hsc"], survey="hsc")

@@ -16,13 +16,13 @@ FLOORS = (
     ("quality", "keys", "survey", "surveys", "checkpoint", "estimator", "samples"),
     ("data", "simulation"),
     ("model", "serving"),
-    ("training", "evaluation", "weights", "translation"),
+    ("training", "evaluation", "search", "weights", "translation"),
     ("disentangler",),
     ("embedding",),
     ("cli",),
 )
 #: Programs that are run, not imported; they may use the whole package.
-PROGRAMS = ("weights/build.py", "weights/card.py")
+PROGRAMS = ("weights/build.py", "weights/card.py", "training/__main__.py")
 
 
 def _imports(path):

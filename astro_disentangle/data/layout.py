@@ -36,7 +36,7 @@ class Layout:
     shape : tuple of int
         (ny, nx) of that image.
     bands : dict of int to tuple
-        By number of the survey's band, `~astro_disentangle.data.unpack.Plane` and the
+        By number of the survey's band, `~astro_disentangle.data.plane.Plane` and the
         `Place` of the galaxy in its image; bands that do not reach it are left out.
     """
 
@@ -98,7 +98,7 @@ def lay_out(matched, survey, *, meta=None, position=None, upright=True):
 
     Parameters
     ----------
-    matched : dict of int to `~astro_disentangle.data.unpack.Plane`
+    matched : dict of int to `~astro_disentangle.data.plane.Plane`
         The bands, from `~astro_disentangle.data.match.match_bands`.
     survey : `~astro_disentangle.Survey`
         The survey.

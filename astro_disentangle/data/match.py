@@ -20,7 +20,7 @@ def survey_of(planes, survey=None):
 
     Parameters
     ----------
-    planes : list of `~astro_disentangle.data.unpack.Plane`
+    planes : list of `~astro_disentangle.data.plane.Plane`
         Its planes.
     survey : str or `~astro_disentangle.Survey`, optional
         What the caller says; ``meta["SURVEY"]`` by default.
@@ -145,14 +145,14 @@ def match_bands(planes, survey):
 
     Parameters
     ----------
-    planes : list of `~astro_disentangle.data.unpack.Plane`
+    planes : list of `~astro_disentangle.data.plane.Plane`
         The planes of a cut-out.
     survey : `~astro_disentangle.Survey`
         The survey.
 
     Returns
     -------
-    matched : dict of int to `~astro_disentangle.data.unpack.Plane`
+    matched : dict of int to `~astro_disentangle.data.plane.Plane`
         In the order of the survey's bands.
 
     Raises

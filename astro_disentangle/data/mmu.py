@@ -15,14 +15,16 @@ one entry for each band. What a reader has to know, and what is done about it he
 
 import re
 
+import astropy.units as u
 import numpy as np
 from astropy.nddata import CCDData, InverseVariance
 
+from astro_disentangle.data.plane import Plane
 from astro_disentangle.data.wcs import tangent_wcs
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.surveys import SURVEYS
 
-__all__ = ["images_of", "is_row", "is_table", "rows_of"]
+__all__ = ["images_of", "is_row", "is_table", "planes_of", "rows_of", "text_of"]
 
 #: Survey by the camera in the names of bands, and the unit of its images.
 _CAMERAS = {"hsc": ("hsc", "adu"), "des": ("legacy", "nmgy")}
@@ -155,6 +157,50 @@ def images_of(row, survey=None):
     >>> images["des-g"].meta["SURVEY"], images["des-g"].mask.any()
     ('legacy', np.False_)
     """
+    return {
+        plane.band: CCDData(
+            plane.data,
+            unit=plane.unit,
+            mask=plane.mask,
+            uncertainty=None
+            if plane.uncertainty is None
+            else InverseVariance(plane.uncertainty[1]),
+            wcs=plane.wcs,
+            meta=plane.meta,
+        )
+        for plane in planes_of(row, survey)
+    }
+
+
+def planes_of(row, survey=None):
+    """
+    The bands of a row, without the objects that `images_of` makes of them.
+
+    Parameters
+    ----------
+    row, survey
+        As for `images_of`, whose errors these are.
+
+    Returns
+    -------
+    planes : list of `~astro_disentangle.data.plane.Plane`
+        In the order of the row.
+
+    Raises
+    ------
+    CutoutError
+        If a field is missing or wrong.
+    SurveyMismatchError
+        If it cannot be told which survey the image is of.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_disentangle.data.mmu import planes_of
+    >>> image = {"band": ["des-g"], "flux": np.ones((1, 160, 160))}
+    >>> planes_of({"image": image, "ra": 150.1, "dec": 2.2})[0].band
+    'des-g'
+    """
     image, meta = _image_of(row, survey)
     fields = {
         name: list(values)
@@ -164,7 +210,7 @@ def images_of(row, survey=None):
     missing = [name for name in ("band", "flux") if name not in fields]
     if missing:
         raise CutoutError(f"an image of the Multimodal Universe must have {missing}.")
-    bands = [_text(band) for band in fields["band"]]
+    bands = [text_of(band) for band in fields["band"]]
     if len(set(bands)) != len(bands):
         raise CutoutError(f"'band' of an image must have each band once; got {bands}.")
     for name in ("flux", "ivar", "mask", "psf_fwhm", "scale"):
@@ -173,11 +219,12 @@ def images_of(row, survey=None):
                 f"{name!r} of an image must have an entry for each of its bands "
                 f"{bands}; got {len(fields[name])}."
             )
-    images = {}
+    place, made = _place(meta), {}
+    planes = []
     for index, band in enumerate(bands):
         part = {name: values[index] for name, values in fields.items() if values}
-        images[band] = _band(band, part, meta, survey)
-    return _placed(images, meta)
+        planes.append(_band(band, part, meta, survey, place, made))
+    return planes
 
 
 def _image_of(row, survey):
@@ -218,8 +265,26 @@ def _by_field(image):
     return {name: [part.get(name) for part in parts] for name in parts[0]}
 
 
-def _text(value):
-    """A string of what may be bytes, or the text of bytes."""
+def text_of(value):
+    """
+    A string of what may be bytes, or the text of bytes.
+
+    Parameters
+    ----------
+    value : object
+        A name as files have it.
+
+    Returns
+    -------
+    text : str
+        The name.
+
+    Examples
+    --------
+    >>> from astro_disentangle.data.mmu import text_of
+    >>> text_of(b"17"), text_of("b'17'"), text_of(17)
+    ('17', '17', '17')
+    """
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     quoted = re.fullmatch(r"b(['\"])(.*)\1", text)
     return quoted.group(2) if quoted else text.strip()
@@ -269,29 +334,33 @@ def _degrees(name, value):
         ) from None
 
 
-def _placed(images, row):
-    """The images with a WCS, north up, where the row has a place on the sky."""
+def _place(row):
+    """Right ascension and declination of a row, degrees, or None."""
     place = [_degrees(name, row.get(name)) for name in ("ra", "dec")]
     if not np.isfinite(place).all():
-        return images
+        return None
     if abs(place[1]) > 90:
         raise CutoutError(f"'dec' must be between -90 and 90 deg; got {place[1]}.")
-    place[0] %= 360
-    made = {}
-    for image in images.values():
-        scale = image.meta.get("PIXSCALE")
-        if scale is None:
-            survey = SURVEYS.get(image.meta.get("SURVEY"))
-            scale = None if survey is None else survey.pixel_scale
-        key = (scale, image.shape)
-        if key not in made and scale is not None:
-            x, y = image.meta["XGALAXY"], image.meta["YGALAXY"]
-            made[key] = tangent_wcs(place, np.eye(2) / scale, x, y, image.shape)
-        image.wcs = made.get(key)
-    return images
+    return [place[0] % 360, place[1]]
 
 
-def _band(band, part, row, survey):
+def _wcs(meta, shape, place, made):
+    """A WCS, north up, where the place is known; one for all bands of one grid."""
+    scale = meta.get("PIXSCALE")
+    if scale is None:
+        survey = SURVEYS.get(meta.get("SURVEY"))
+        scale = None if survey is None else survey.pixel_scale
+    if place is None or scale is None:
+        return None
+    key = (scale, shape)
+    if key not in made:
+        x, y = meta["XGALAXY"], meta["YGALAXY"]
+        made[key] = tangent_wcs(place, np.eye(2) / scale, x, y, shape)
+    return made[key]
+
+
+def _band(band, part, row, survey, place, made):
+    """A band of an image as a plane."""
     camera = band.lower().replace("_", "-").split("-")[0]
     own, unit = _CAMERAS.get(camera, (None, None))
     own = row.get("survey", own)
@@ -304,11 +373,8 @@ def _band(band, part, row, survey):
     if part.get("mask") is not None:
         mask = ~_array("mask", band, part["mask"], bool)
     if part.get("ivar") is not None:
-        error = InverseVariance(_array("ivar", band, part["ivar"], np.float32))
-    for name, values in (
-        ("mask", mask),
-        ("ivar", None if error is None else error.array),
-    ):
+        error = _array("ivar", band, part["ivar"], np.float32)
+    for name, values in (("mask", mask), ("ivar", error)):
         if values is not None and values.shape != flux.shape:
             raise CutoutError(
                 f"{name!r} of band {band!r} must have the shape of the flux, "
@@ -326,5 +392,15 @@ def _band(band, part, row, survey):
     meta["XGALAXY"] = (nx - 1) / 2 + _OFF_CENTRE
     meta["YGALAXY"] = (ny - 1) / 2 + _OFF_CENTRE
     if row.get("object_id") is not None:
-        meta["OBJECT_ID"] = _text(row["object_id"])
-    return CCDData(flux, unit=unit or "", mask=mask, uncertainty=error, meta=meta)
+        meta["OBJECT_ID"] = text_of(row["object_id"])
+    unit = u.Unit(unit or "")
+    return Plane(
+        band=band,
+        data=flux,
+        mask=mask,
+        unit=unit,
+        uncertainty=None if error is None else ("ivar", error, unit**-2),
+        wcs=_wcs(meta, flux.shape, place, made),
+        psf=None,
+        meta=meta,
+    )

@@ -33,7 +33,7 @@ from astro_disentangle.quality import (
 )
 from astro_disentangle.surveys import get_survey
 
-__all__ = ["is_pair_set", "read_hats", "read_mmu"]
+__all__ = ["is_pair_set", "pair_columns", "read_blocks", "read_hats", "read_mmu"]
 
 #: What is read of a galaxy.
 _WORDS = ("image", "ra", "dec", "object_id")
@@ -109,14 +109,7 @@ def read_mmu(path, *, surveys, columns=(), radius=None, n_max=None, progress=Fal
     views = _Views(surveys, columns, n_max)
     if not isinstance(path, (tuple, list)):
         table = open_table(path)
-        sides = [_side(table.names, survey, path) for survey in views.surveys]
-        if sides[0]["image"] == sides[1]["image"]:
-            raise CutoutError(
-                f"'{path}' must have an image of each survey, as 'hsc_image' and "
-                f"'legacysurvey_image'; it has {sides[0]['image']!r} alone. Give a "
-                "pair of paths, one for each survey."
-            )
-        _read_one(views, table, sides, progress)
+        _read_one(views, table, pair_columns(table, views.surveys, path), progress)
     else:
         if len(path) != 2:
             raise CutoutError(
@@ -127,6 +120,74 @@ def read_mmu(path, *, surveys, columns=(), radius=None, n_max=None, progress=Fal
         _read_two(views, tables, path, _arcsec(radius), progress)
         path = "' and '".join(map(str, path))
     return views.parts(f"'{path}'")
+
+
+def pair_columns(table, surveys, path):
+    """
+    Columns of a table whose rows have an image of each survey.
+
+    Parameters
+    ----------
+    table : object
+        From `~astro_disentangle.data.tables.open_table`.
+    surveys : sequence of `~astro_disentangle.Survey`
+        The two surveys.
+    path : str or `~pathlib.Path`
+        Where it is, for messages.
+
+    Returns
+    -------
+    sides : list of dict
+        For each survey, the columns of ``image``, ``ra``, ``dec`` and ``object_id``,
+        as far as they are there.
+
+    Raises
+    ------
+    CutoutError
+        If there are not two images.
+    """
+    sides = [_side(table.names, survey, path) for survey in surveys]
+    if sides[0]["image"] == sides[1]["image"]:
+        raise CutoutError(
+            f"'{path}' must have an image of each survey, as 'hsc_image' and "
+            f"'legacysurvey_image'; it has {sides[0]['image']!r} alone. Give a "
+            "pair of paths, one for each survey."
+        )
+    return sides
+
+
+def read_blocks(table, sides, *, surveys, size, first=0):
+    """
+    Parts of `~astro_disentangle.PairedCutouts`, some rows after the other.
+
+    Parameters
+    ----------
+    table : object
+        From `~astro_disentangle.data.tables.open_table`.
+    sides : list of dict
+        From `pair_columns`.
+    surveys : sequence of `~astro_disentangle.Survey`
+        The two surveys.
+    size : int
+        Rows of a block; the last one may have fewer.
+    first : int
+        Number of the block to begin with.
+
+    Yields
+    ------
+    parts : dict or None
+        Of the pairs of a block that can be used; None if there are none.
+    left_out : dict of str to int
+        Why how many others cannot be.
+    """
+    names = {name for side in sides for name in side.values()}
+    names = [name for name in table.names if name in names]
+    count, views = len(table), _Views(surveys, (), None)
+    for number, row in table.rows(names, range(first * size, count)):
+        views.add(number, [_seen(row, side) for side in sides], row, f"row {number}")
+        if (number + 1) % size == 0 or number + 1 == count:
+            yield views.taken(), views.left_out
+            views = _Views(surveys, (), None)
 
 
 def read_hats(
@@ -267,8 +328,6 @@ def _read_one(views, table, sides, progress):
 
 def _read_two(views, tables, paths, arcsec, progress):
     """Read galaxies whose images are in two tables, which are matched first."""
-    from tqdm import tqdm
-
     views.check_columns([*tables[0].names, *tables[1].names])
     sides, places = [], []
     for table, survey, path in zip(tables, views.surveys, paths, strict=True):
@@ -291,11 +350,24 @@ def _read_two(views, tables, paths, arcsec, progress):
         views.leave_out(
             f"of {survey.name} without 'ra' and 'dec'", len(where) - len(rows)
         )
-    matches = matches[: views.n_max]
+    rows = np.stack([p[m] for p, m in zip(known, matches.T, strict=True)], 1)
+    done = 0
+    while done < len(rows) and not views.full:
+        # Some of them may not be usable, and as many others are read then.
+        stop = len(rows) if views.room is None else min(done + views.room, len(rows))
+        chosen = {number: rows[number] for number in range(done, stop)}
+        _read_matched(views, tables, sides, chosen, progress)
+        done = stop
+
+
+def _read_matched(views, tables, sides, matches, progress):
+    """Read the galaxies of some matches, which are rows of both by number."""
+    from tqdm import tqdm
+
     for place, (table, side) in enumerate(zip(tables, sides, strict=True)):
         numbers_of = {
-            int(known[place][row]): number
-            for number, row in enumerate(matches[:, place])
+            int(rows[place]): number
+            for number, rows in matches.items()
             if place == 0 or views.has(number)
         }
         kept = [name for name in views.columns if name in table.names]
@@ -431,9 +503,14 @@ class _Views:
         self._left_out = {}
 
     @property
+    def room(self):
+        """How many more pairs are asked for; None if there is no limit."""
+        return None if self.n_max is None else self.n_max - len(self._reads[1])
+
+    @property
     def full(self):
         """Whether there are as many pairs as were asked for."""
-        return self.n_max is not None and len(self._reads[1]) >= self.n_max
+        return self.room is not None and self.room <= 0
 
     def check_columns(self, names):
         """Raise where a column that was asked for is not there."""
@@ -515,15 +592,39 @@ class _Views:
         parts : dict
             Of the galaxies with two views, in the order of their numbers.
         """
+        parts = self.taken()
+        self._tell(0 if parts is None else len(parts["coords"]), where)
+        return parts
+
+    @property
+    def left_out(self):
+        """Why how many galaxies cannot be used (dict of str to int)."""
+        return {reason: count for reason, (count, _) in self._left_out.items()}
+
+    def taken(self):
+        """
+        What `~astro_disentangle.PairedCutouts` is made of.
+
+        Returns
+        -------
+        parts : dict or None
+            Of the galaxies with two views, in the order of their numbers; None if
+            there are none.
+        """
         from astropy.table import QTable
 
         from astro_disentangle.data.batch import CutoutBatch
         from astro_disentangle.data.groups import group_by_position
 
         chosen = sorted(self._reads[1].keys() & self._reads[0].keys())
-        self._tell(len(chosen), where)
+        if not chosen:
+            return None
         reads = [[views[number] for number in chosen] for views in self._reads]
-        coords = [a.coord(0) or b.coord(0) for a, b in zip(*reads, strict=True)]
+        first, second = (
+            np.array([view.sky[0] for view in views], dtype=float).reshape(-1, 2)
+            for views in reads
+        )
+        sky = np.where(np.isfinite(first), first, second)
         truth = {
             name: np.array([self._truth[number][name] for number in chosen])
             for name in self.columns
@@ -533,9 +634,9 @@ class _Views:
                 survey.name: CutoutBatch.concatenate(view.batch for view in views)
                 for survey, views in zip(self.surveys, reads, strict=True)
             },
-            "coords": coords,
+            "coords": sky,
             "object_id": [view.object_id[0] for view in reads[0]],
-            "groups": group_by_position(coords),
+            "groups": group_by_position(sky),
             "truth": QTable(truth) if truth else None,
         }
 

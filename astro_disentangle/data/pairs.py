@@ -1,12 +1,14 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """The same galaxies as two surveys saw them."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from astro_disentangle.data.groups import group_by_position
+from astro_disentangle.data.groups import group_by_position, places_of
+from astro_disentangle.data.splits import FRACTIONS, split_by_sky
 from astro_disentangle.quality import CutoutError, SurveyMismatchError
 from astro_disentangle.surveys import get_survey
 
@@ -26,8 +28,9 @@ class PairedCutouts:
     batches : dict of str to `~astro_disentangle.data.batch.CutoutBatch`
         Two batches of N rows by name of the survey. Rows of which a view is
         unusable are kept; their flags say so.
-    coords : `~astropy.coordinates.SkyCoord` or sequence of them, optional
-        Shape (N,); None, as a whole or for a galaxy, where it is unknown.
+    coords : `~astropy.coordinates.SkyCoord`, array_like or sequence, optional
+        Shape (N,), or right ascension and declination of shape (N, 2), ICRS, degrees;
+        None, as a whole or for a galaxy, or NaN, where it is unknown.
     object_id : sequence of str, optional
         N names; the keys of the first batch by default.
     groups : array_like, optional
@@ -86,14 +89,15 @@ class PairedCutouts:
             first = next(iter(self._batches.values()))
             object_id = [f"{number:016x}" for number in first.keys.tolist()]
         self._object_id = [str(name) for name in object_id]
-        self._coords = [None] * count if coords is None else list(coords)
+        unknown = np.full((count, 2), np.nan)
+        self._sky = unknown if coords is None else places_of(coords)
         self._truth = truth
         self.noiseless = None if noiseless is None else dict(noiseless)
         lengths = {
             **{name: len(batch) for name, batch in self._batches.items()},
             "groups": len(self._groups),
             "object_id": len(self._object_id),
-            "coords": len(self._coords),
+            "coords": len(self._sky),
             "truth": count if truth is None else len(truth),
         }
         if set(lengths.values()) != {count}:
@@ -121,9 +125,14 @@ class PairedCutouts:
         return list(self._object_id)
 
     @property
+    def sky(self):
+        """Right ascension and declination, ICRS, degrees, (N, 2); NaN if unknown."""
+        return self._sky
+
+    @property
     def coords(self):
-        """Sky positions (list of `~astropy.coordinates.SkyCoord` or None)."""
-        return list(self._coords)
+        """Sky positions, ICRS (list of `~astropy.coordinates.SkyCoord` or None)."""
+        return [_coord(place) for place in self._sky]
 
     @property
     def truth(self):
@@ -195,7 +204,7 @@ class PairedCutouts:
         >>> pairs.cutouts("legacy")[0]["r"].shape
         (32, 32)
         """
-        return _Views(self.batch(survey), self._coords, self._object_id)
+        return _Views(self.batch(survey), self._sky, self._object_id)
 
     def __getitem__(self, rows):
         """Some of the pairs, by slice, integers or bool array."""
@@ -207,12 +216,84 @@ class PairedCutouts:
             noiseless = {name: images[index] for name, images in noiseless.items()}
         return type(self)(
             {name: batch[index] for name, batch in self._batches.items()},
-            coords=[self._coords[row] for row in index],
+            coords=self._sky[index],
             object_id=[self._object_id[row] for row in index],
             groups=self._groups[index],
             truth=None if self._truth is None else self._truth[index],
             noiseless=noiseless,
         )
+
+    def split(self, fractions=None, *, order=6, margin=None, random_state=None):
+        """
+        Parts of the sky for training, validation and test.
+
+        Parameters
+        ----------
+        fractions : dict of str to float, optional
+            Share of the sky by name of the part; by default 0.8 for ``"train"``, 0.1
+            for ``"validation"`` and 0.1 for ``"test"``.
+        order : int
+            HEALPix order of the cells of the sky, each of which is in one part: 6 has
+            cells of 55 arcmin, 8 of 14 arcmin.
+        margin : `~astropy.units.Quantity`, optional
+            Galaxies within this angle of one of a later part are in none, 3 arcmin by
+            default.
+        random_state : int, `numpy.random.Generator` or None
+            Another seed is another split of the sky.
+
+        Returns
+        -------
+        parts : dict of str to `PairedCutouts`
+            By the names of ``fractions``. No galaxy, and no group, is in two of them.
+            In which part a galaxy is depends on where it is, and not on the other
+            pairs; `~astro_disentangle.data.splits.split_by_sky` says more.
+
+        Raises
+        ------
+        CutoutError
+            If no pair has a position.
+        ValueError
+            If ``fractions``, ``order`` or ``margin`` are out of range.
+
+        Warns
+        -----
+        UserWarning
+            If a part is empty, or pairs have no position.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from astro_disentangle import PairedCutouts
+        >>> from astro_disentangle.simulation import simulate
+        >>> sky = simulate(8, 4, ["hsc", "legacy"], seed=0)
+        >>> places = np.stack([np.arange(32) * 3.0, np.zeros(32)], 1)
+        >>> pairs = PairedCutouts(sky.batches, coords=places)
+        >>> parts = pairs.split({"train": 0.7, "test": 0.3})
+        >>> {name: len(part) for name, part in parts.items()}
+        {'train': 25, 'test': 7}
+        """
+        fractions = FRACTIONS if fractions is None else fractions
+        known = np.isfinite(self._sky[:, 0])
+        if not known.any():
+            raise CutoutError(
+                "pairs must have positions on the sky to be split by it; none of these "
+                "has one. Give coords=, or cut-outs with a WCS."
+            )
+        if not known.all():
+            warnings.warn(
+                f"{(~known).sum()} of {len(self)} pairs have no position, and are in "
+                "no part.",
+                stacklevel=2,
+            )
+        parts = split_by_sky(
+            self._sky,
+            fractions,
+            order=order,
+            margin=margin,
+            random_state=random_state,
+            groups=self._groups,
+        )
+        return {name: self[parts == name] for name in fractions}
 
     def labelled(self, table):
         """
@@ -260,7 +341,7 @@ class PairedCutouts:
             )
         return type(self)(
             self._batches,
-            coords=self._coords,
+            coords=self._sky,
             object_id=self._object_id,
             groups=self._groups,
             truth=table,
@@ -336,18 +417,15 @@ class PairedCutouts:
                 f"'a' and 'b' must be of two surveys; both are of {found[0]}."
             )
         for read in reads:
-            _check_native(read.batch)
-        coords = [[read.coord(row) for row in range(len(read))] for read in reads]
-        _check_same_sky(*coords)
-        coords = [
-            first if first is not None else second
-            for first, second in zip(*coords, strict=True)
-        ]
+            _check_native(read)
+        first, second = (read.sky for read in reads)
+        _check_same_sky(first, second)
+        sky = np.where(np.isfinite(first), first, second)
         if groups is None:
-            groups = group_by_position(coords, radius)
+            groups = group_by_position(sky, radius)
         return cls(
             {read.batch.survey.name: read.batch for read in reads},
-            coords=coords,
+            coords=sky,
             object_id=reads[0].object_id,
             groups=groups,
         )
@@ -508,8 +586,7 @@ class PairedCutouts:
             Within which galaxies of two tables match, 1 arcsec by default and at most
             2 arcsec. Who has more than one match is left out.
         n_max : int, optional
-            At most this many pairs: the first ones; of two tables, of the first
-            matches.
+            At most this many pairs, the first that can be used.
         progress : bool
             Show a progress bar.
 
@@ -676,8 +753,8 @@ class PairedCutouts:
 class _Views(Sequence):
     """Cut-outs made from the rows of a batch when they are asked for."""
 
-    def __init__(self, batch, coords, object_id):
-        self._batch, self._coords, self._object_id = batch, coords, object_id
+    def __init__(self, batch, sky, object_id):
+        self._batch, self._sky, self._object_id = batch, sky, object_id
 
     def __len__(self):
         return len(self._batch)
@@ -689,31 +766,40 @@ class _Views(Sequence):
             return [self[index] for index in range(len(self))[row]]
         row = range(len(self))[row]
         meta = {"OBJECT": self._object_id[row]}
-        return row_to_cutout(self._batch, row, coord=self._coords[row], meta=meta)
+        coord = _coord(self._sky[row])
+        return row_to_cutout(self._batch, row, coord=coord, meta=meta)
+
+
+def _coord(place):
+    """A place as a SkyCoord, or None where it is unknown."""
+    from astropy.coordinates import SkyCoord
+
+    return SkyCoord(*place, unit="deg") if np.isfinite(place).all() else None
 
 
 def _check_same_sky(first, second):
     """Raise where the two cut-outs of a pair are not of one place on the sky."""
-    for row, (a, b) in enumerate(zip(first, second, strict=True)):
-        if a is None or b is None:
-            continue
-        apart = a.separation(b).arcsec
-        if apart > 2:
-            raise CutoutError(
-                "the cut-outs of a pair must show the same galaxy; those of pair "
-                f"{row} are {apart:.1f} arcsec apart. Are both sides in one order?"
-            )
+    from astropy.coordinates import angular_separation
+
+    places = np.radians([*first.T, *second.T])
+    apart = np.degrees(angular_separation(*places)) * 3600
+    if (wrong := apart > 2).any():
+        row = int(np.argmax(wrong))
+        raise CutoutError(
+            "the cut-outs of a pair must show the same galaxy; those of pair "
+            f"{row} are {apart[row]:.1f} arcsec apart. Are both sides in one order?"
+        )
 
 
-def _check_native(batch):
+def _check_native(read):
     """Raise where a row is not on its survey's own grid, north up."""
-    survey = batch.survey
+    batch, survey = read.batch, read.batch.survey
     linear = batch.affine[:, :, :2].double().cpu().numpy() * survey.pixel_scale
     shift = np.abs(linear - np.eye(2)).sum(2).max(1) * survey.stamp_size / 2
     if (shift > 1.0).any():
         row = int(np.argmax(shift))
         raise CutoutError(
             f"pairs must be on the pixel grid of {survey.name}, north up, "
-            f"{survey.pixel_scale} arcsec; pixels of cut-out {row} are up to "
-            f"{shift[row]:.1f} px off. Use the survey's own coadds, or reproject."
+            f"{survey.pixel_scale} arcsec; pixels of {read.object_id[row]!r} are up "
+            f"to {shift[row]:.1f} px off. Use the survey's own coadds, or reproject."
         )

@@ -46,8 +46,9 @@ def open_table(path):
     Returns
     -------
     table : object
-        With ``names`` of its columns, a length, and ``rows(names, wanted=None)``, which
-        yields number and values, a dict, of each row or of each that is wanted.
+        With ``names`` of its columns, a length, ``rows(names, wanted=None)``, which
+        yields number and values, a dict, of each row or of each that is wanted, and
+        ``partitions()``, the tables it is made of, which can be read one by one.
 
     Raises
     ------
@@ -156,10 +157,10 @@ pip install "astro_disentangle[hats]".
 
 
 class _Parquet:
-    """Rows of Parquet files of one schema."""
+    """Rows of Parquet files of one schema, or of one row group of a file."""
 
-    def __init__(self, files):
-        self._files = files
+    def __init__(self, files, group=None):
+        self._files, self._group = files, group
         self._parquet = optional_package("pyarrow.parquet")
         with _reading(files[0]):
             self._schema = self._parquet.read_schema(files[0])
@@ -169,8 +170,23 @@ class _Parquet:
         total = 0
         for path in self._files:
             with _reading(path):
-                total += self._parquet.read_metadata(path).num_rows
+                found = self._parquet.read_metadata(path)
+            if self._group is not None:
+                found = found.row_group(self._group)
+            total += found.num_rows
         return total
+
+    def __str__(self):
+        return f"{self._files[0]}, row group {self._group}"
+
+    def partitions(self):
+        """Tables of the row groups of all files."""
+        found = []
+        for path in self._files:
+            with _reading(path):
+                count = self._parquet.read_metadata(path).num_row_groups
+            found += [_Parquet([path], group) for group in range(count)]
+        return found
 
     def rows(self, names, wanted=None):
         """Number and values of each row, or of each of those that are wanted."""
@@ -181,7 +197,8 @@ class _Parquet:
                 file = self._parquet.ParquetFile(
                     handle, buffer_size=_BUFFER, pre_buffer=False
                 )
-                for batch in file.iter_batches(batch_size=BATCH, columns=chosen):
+                groups = None if self._group is None else [self._group]
+                for batch in file.iter_batches(BATCH, groups, chosen):
                     yield from rows_of_batch(batch, names, first, wanted)
                     first += len(batch)
 
@@ -216,6 +233,13 @@ class _Hdf5:
             with _reading(path), self._open(path, "r") as handle:
                 total += len(handle[self.names[0]])
         return total
+
+    def __str__(self):
+        return str(self._files[0])
+
+    def partitions(self):
+        """Tables of the files."""
+        return [_Hdf5([path]) for path in self._files]
 
     def rows(self, names, wanted=None):
         """Number and values of each row, or of each of those that are wanted."""

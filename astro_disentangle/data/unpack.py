@@ -5,19 +5,21 @@ Nothing is copied here and no pixel is read: large images on disk stay there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from astropy.nddata import NDData
 
+# The format "mmu" of CCDData.read comes with everything that reads cut-outs.
+import astro_disentangle.data.mmu_reader  # noqa: F401
 from astro_disentangle.data.aion import images_of_aion, is_aion
 from astro_disentangle.data.match import band_names
-from astro_disentangle.data.mmu import images_of, is_row
+from astro_disentangle.data.mmu import is_row, planes_of
+from astro_disentangle.data.plane import Plane
 from astro_disentangle.data.units import lookup
 from astro_disentangle.data.wcs import celestial
 from astro_disentangle.quality import CutoutError
 
-__all__ = ["Plane", "psf_images", "unpack"]
+__all__ = ["psf_images", "unpack"]
 
 _FORMS = (
     "a mapping of band to CCDData, an NDData cube (band, y, x) with meta['bands'], a "
@@ -28,41 +30,6 @@ _FORMS = (
 _PSF_SIZE = 31
 #: Parameters in which astropy's models hold their centre.
 _CENTRES = (("x_0", "y_0"), ("x_mean", "y_mean"))
-
-
-@dataclass(frozen=True)
-class Plane:
-    """
-    One band of a cut-out as it was given.
-
-    Parameters
-    ----------
-    band : str
-        Name of the band.
-    data : `~numpy.ndarray`
-        Shape (ny, nx), a real number type.
-    mask : `~numpy.ndarray` or None
-        Shape (ny, nx), not zero where a pixel is bad.
-    unit : `~astropy.units.Unit` or None
-        Unit of ``data``.
-    uncertainty : tuple or None
-        Type ("std", "var", "ivar"), array (ny, nx) and unit.
-    wcs : WCS or None
-        2-D.
-    psf : `~numpy.ndarray` or None
-        Shape (h, w).
-    meta : mapping
-        Header.
-    """
-
-    band: str
-    data: np.ndarray
-    mask: np.ndarray | None
-    unit: object
-    uncertainty: tuple | None
-    wcs: object
-    psf: np.ndarray | None
-    meta: Mapping
 
 
 def unpack(cutout, survey=None):
@@ -98,8 +65,11 @@ def unpack(cutout, survey=None):
     name = getattr(survey, "name", survey)
     if not isinstance(cutout, NDData):
         if is_row(cutout):
-            cutout = images_of(cutout, name)
-        elif is_aion(cutout):
+            planes = planes_of(cutout, name)
+            for plane in planes:
+                _check_image(plane.data, 2, f"band {plane.band!r}")
+            return planes
+        if is_aion(cutout):
             cutout = images_of_aion(cutout, name)
     if isinstance(cutout, Mapping):
         if not cutout:

@@ -301,7 +301,7 @@ def around_noise(plane, place, size, survey):
 
     Parameters
     ----------
-    plane : `~astro_disentangle.data.unpack.Plane`
+    plane : `~astro_disentangle.data.plane.Plane`
         The band.
     place : `~astro_disentangle.data.geometry.Place`
         The galaxy in it.
@@ -383,7 +383,7 @@ def told_fwhm(plane):
 
     Parameters
     ----------
-    plane : `~astro_disentangle.data.unpack.Plane`
+    plane : `~astro_disentangle.data.plane.Plane`
         The band.
 
     Returns

@@ -19,6 +19,7 @@ from astro_disentangle.embedding.source import open_source
 from astro_disentangle.quality import CutoutError, SurveyMismatchError, check_count
 from astro_disentangle.serving import check_dtype
 from astro_disentangle.surveys import get_survey
+from astro_disentangle.weights.hub import is_address, local_file
 
 __all__ = ["Embedding", "embed_catalog"]
 __doctest_requires__ = {"embed_catalog": ["lsdb"]}
@@ -108,6 +109,7 @@ def embed_catalog(
     batch_size=64,
     device=None,
     dtype=None,
+    donors=None,
     progress=False,
 ):
     """
@@ -120,7 +122,8 @@ def embed_catalog(
     Parameters
     ----------
     model : `~astro_disentangle.Disentangler`, str or `~pathlib.Path`
-        The model; ``"default"``; or a file of weights. Each worker loads it once.
+        The model; ``"default"``; or a file or address of weights, as
+        `Disentangler.load` takes them. Each worker loads it once.
     catalog : str, `~pathlib.Path` or ``lsdb.Catalog``
         A catalogue in HATS format with rows of the Multimodal Universe. By its path it
         is read in batches, and only the columns that are needed; an ``lsdb.Catalog``,
@@ -146,6 +149,10 @@ def embed_catalog(
         Where the network lives on a worker; by default where the model is, or the CPU.
     dtype : {"float32", "bfloat16"}, optional
         Precision of the matrix products; by default that of the model, or float32.
+    donors : {"neighbours"}, optional
+        Read ``instrument`` from up to 8 other galaxies of the same partition within
+        3 arcmin, as `Disentangler.transform` does, and not from the cut-out itself. The
+        partitions are not searched across their borders.
     progress : bool
         Show a progress bar.
 
@@ -155,8 +162,9 @@ def embed_catalog(
         Numbers of rows and partitions, and what went wrong. The catalogue in ``path``
         has the spatial index and the place of the input, ``object_id``, the
         ``columns``, ``survey``, ``flags`` (int64), ``physics`` (P,) float32 and
-        ``instrument`` (I,) float32. Its properties, and the metadata of its Parquet
-        files, hold name, package version and SHA-256 of the model.
+        ``instrument`` (I,) float32; with ``donors`` also ``n_donors`` (int64), how many
+        there are, 0 where it is the cut-out itself. Its properties, and the metadata of
+        its Parquet files, hold name, package version and SHA-256 of the model.
 
     Raises
     ------
@@ -165,11 +173,13 @@ def embed_catalog(
         else.
     SurveyMismatchError
         If model and survey do not fit together, or ``path`` holds latents of another
-        model, survey or catalogue, or with other columns.
+        model, survey or catalogue, or with other columns or donors.
     WeightsError
         If there are no such weights.
     ImportError
         If the packages of the extra ``hats`` are not there.
+    ValueError
+        If ``donors`` are others.
 
     Warns
     -----
@@ -202,6 +212,8 @@ def embed_catalog(
     """
     _check_packages()
     batch_size = check_count("batch_size", batch_size)
+    if donors not in (None, "neighbours"):
+        raise ValueError(f"'donors' must be 'neighbours' or None; got {donors!r}.")
     source = open_source(catalog, survey=survey, columns=columns)
     with _weights(model) as weights:
         _check_survey(weights.surveys, survey)
@@ -213,6 +225,7 @@ def embed_catalog(
             "model": weights.sha256,
             "extension": _extension(extension, source),
             "dtype": dtype,
+            "donors": donors,
         }
         output = Output(os.fspath(Path(path).resolve()), plan)
         output.begin()
@@ -225,6 +238,7 @@ def embed_catalog(
             batch_size=batch_size,
             device=weights.device if device is None else device,
             dtype=dtype,
+            donors=donors,
         )
     embedding = _embed(job, client, name or f"{source.name}_latents", progress)
     for message in embedding.problems():
@@ -273,6 +287,12 @@ class _Weights:
 @contextlib.contextmanager
 def _weights(model):
     """The weights of a model, for workers, which cannot have the model itself."""
+    if not isinstance(model, Disentangler) and is_address(model):
+        # Workers need not reach the address, nor see this machine's cache.
+        loaded, file = Disentangler.load(model), local_file(model)
+        known = list(loaded.network_.surveys), loaded.sha256_, loaded.sha256_, None
+        yield _Weights(*known, file=file)
+        return
     if not isinstance(model, Disentangler):
         place = model if model == "default" else os.fspath(Path(model).resolve())
         loaded = Disentangler.load(place)

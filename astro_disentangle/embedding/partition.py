@@ -9,10 +9,12 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from astro_disentangle.embedding.rows import rows_of_batch
-from astro_disentangle.embedding.table import join_tables, table_of
+from astro_disentangle.embedding.table import add_columns, join_tables, table_of
 from astro_disentangle.quality import FLAGS, ROW_ERRORS, CutoutError, WeightsError
+from astro_disentangle.serving import neighbour_latents
 
 __all__ = ["Job", "Report", "embed_partition", "latents_of_rows"]
 
@@ -78,6 +80,8 @@ class Job:
         Where the network lives.
     dtype : {"float32", "bfloat16"}
         Precision of the matrix products.
+    donors : {"neighbours"} or None
+        As for `Disentangler.transform`, of the galaxies of a partition.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Job:
         batch_size=64,
         device=None,
         dtype="float32",
+        donors=None,
     ):
         self.source = source
         self.output = output
@@ -100,6 +105,7 @@ class Job:
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
+        self.donors = donors
 
     def model(self):
         """
@@ -162,11 +168,14 @@ def embed_partition(job, order, pixel):
 
 def _embed(job, pixel):
     model, columns, plan = job.model(), job.source.columns, job.output.plan
-    tables, reasons, meta, unusable = [], [], {}, 0
+    tables, members, reasons, meta, unusable = [], [], [], {}, 0
     for batch in job.source.batches(pixel, job.batch_size):
         if not len(batch):
             continue
-        latents = latents_of_rows(model, rows_of_batch(batch, columns), job.survey)
+        rows = rows_of_batch(batch, columns)
+        latents = latents_of_rows(model, rows, job.survey, donors=job.donors)
+        if job.donors is not None:
+            members.append(latents.pop("instrument"))
         # The images of a batch go before the next one is read.
         tables.append(table_of(batch, latents, columns, plan))
         reasons += latents["reason"]
@@ -178,7 +187,10 @@ def _embed(job, pixel):
             f"none of its {len(reasons)} rows can be read, the first one because "
             f"{unreadable[0]}"
         )
-    job.output.write(pixel, join_tables(tables, meta, plan))
+    table = join_tables(tables, meta, plan)
+    if members:
+        table = _with_neighbours(table, np.concatenate(members), model, columns)
+    job.output.write(pixel, table)
     return Report(
         pixel.order,
         pixel.pixel,
@@ -189,7 +201,25 @@ def _embed(job, pixel):
     )
 
 
-def latents_of_rows(model, rows, survey=None):
+def _with_neighbours(table, members, model, columns):
+    """The table of a partition with instrument latents of its neighbours."""
+    places = [table.column(name).to_numpy() for name in (columns.ra, columns.dec)]
+    places = np.stack(places, 1).astype(float)
+    instrument = np.empty((len(table), model.network_.config.instrument_size), "f4")
+    count = np.empty(len(table), np.int64)
+    survey = np.array(table.column("survey").to_pylist())
+    for name in set(survey):
+        rows = survey == name
+        instrument[rows], count[rows] = neighbour_latents(
+            model.network_,
+            torch.from_numpy(members[rows]),
+            places[rows],
+            dtype=model.dtype,
+        )
+    return add_columns(table, {"instrument": instrument, "n_donors": count})
+
+
+def latents_of_rows(model, rows, survey=None, *, donors=None):
     """
     Latents of rows of which some may not be images of the survey.
 
@@ -201,6 +231,9 @@ def latents_of_rows(model, rows, survey=None):
         N rows of the Multimodal Universe.
     survey : str or `~astro_disentangle.Survey`, optional
         The survey.
+    donors : {"neighbours"} or None
+        If they are other rows, ``instrument`` are the members of which
+        `~astro_disentangle.serving.neighbour_latents` makes latents.
 
     Returns
     -------
@@ -223,16 +256,22 @@ def latents_of_rows(model, rows, survey=None):
     """
     config = model.network_.config
     size = len(rows)
+    width = config.instrument_size if donors is None else config.condition + 1
     latents = {
         "object_id": [""] * size,
         "survey": [""] * size,
         "physics": np.full((size, config.physics_size), np.nan, np.float32),
-        "instrument": np.full((size, config.instrument_size), np.nan, np.float32),
+        "instrument": np.full((size, width), np.nan, np.float32),
         "flags": np.full(size, FLAGS.UNUSABLE, np.int64),
         "reason": [""] * size,
         "meta": {},
     }
-    for start, stop, found in _halves(model, rows, survey, 0):
+
+    def transform(rows):
+        options = {"donors": donors, "batch_size": len(rows), "pool": False}
+        return model._latents(rows, survey, **options)  # noqa: SLF001
+
+    for start, stop, found in _halves(transform, rows, 0):
         if isinstance(found, Exception):
             latents["reason"][start] = f"{type(found).__name__}: {found}"
             continue
@@ -244,17 +283,17 @@ def latents_of_rows(model, rows, survey=None):
     return latents
 
 
-def _halves(model, rows, survey, start):
+def _halves(transform, rows, start):
     """Tables of the largest groups of rows that can be read, errors of the others."""
     stop = start + len(rows)
     try:
-        table = model.transform(rows, survey=survey, batch_size=len(rows))
+        table = transform(rows)
     except ROW_ERRORS as error:
         if len(rows) == 1:
             yield start, stop, error
             return
         half = len(rows) // 2
-        yield from _halves(model, rows[:half], survey, start)
-        yield from _halves(model, rows[half:], survey, start + half)
+        yield from _halves(transform, rows[:half], start)
+        yield from _halves(transform, rows[half:], start + half)
         return
     yield start, stop, table

@@ -19,7 +19,7 @@ __all__ = ["Columns", "Source", "open_source"]
 #: What is read of an image.
 _FIELDS = ("band", "flux", "ivar", "mask", "psf_fwhm", "scale")
 #: Columns that the output has of its own.
-_OWN = ("physics", "instrument", "flags", "survey")
+_OWN = ("physics", "instrument", "flags", "survey", "n_donors")
 #: Bytes that are read at a time from the file of a partition.
 _BUFFER = 2**20
 

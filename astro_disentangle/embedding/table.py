@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """The columns of the output, of one partition."""
 
-__all__ = ["PREFIX", "join_tables", "table_of"]
+__all__ = ["PREFIX", "add_columns", "join_tables", "table_of"]
 
 #: Begins the names of our entries in properties and in the metadata of files.
 PREFIX = "astro_disentangle_"
@@ -26,8 +26,8 @@ def table_of(batch, latents, columns, plan):
     -------
     table : `pyarrow.Table`
         N rows of the spatial index, the place, ``object_id``, what is carried,
-        ``survey``, ``flags`` (int64), ``physics`` and ``instrument`` (tensors of
-        float32). It keeps nothing of the images.
+        ``survey``, ``flags`` (int64), ``physics`` and, if it is there, ``instrument``
+        (tensors of float32). It keeps nothing of the images.
     """
     import pyarrow as pa
 
@@ -43,8 +43,33 @@ def table_of(batch, latents, columns, plan):
     made["survey"] = pa.array([own or survey for own in latents["survey"]])
     made["flags"] = pa.array(latents["flags"])
     for name in ("physics", "instrument"):
-        made[name] = _tensors(latents[name])
+        if name in latents:
+            made[name] = _tensors(latents[name])
     return pa.table(made)
+
+
+def add_columns(table, columns):
+    """
+    A table with what is known when all rows are.
+
+    Parameters
+    ----------
+    table : `pyarrow.Table`
+        N rows.
+    columns : dict of str to `~numpy.ndarray`
+        Shapes (N,) or (N, K).
+
+    Returns
+    -------
+    table : `pyarrow.Table`
+        With these columns as its last.
+    """
+    import pyarrow as pa
+
+    for name, values in columns.items():
+        column = pa.array(values) if values.ndim == 1 else _tensors(values)
+        table = table.append_column(name, column)
+    return table
 
 
 def join_tables(tables, meta, plan):
@@ -78,6 +103,8 @@ def join_tables(tables, meta, plan):
         "sha256": plan["model"],
         "survey": " ".join(surveys),
     }
+    if plan["donors"] is not None:
+        facts["donors"] = plan["donors"]
     named = {PREFIX + name: value for name, value in facts.items()}
     return table.replace_schema_metadata(named)
 

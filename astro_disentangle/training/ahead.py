@@ -35,6 +35,20 @@ class _Steps(Dataset):
         return self.source(number)
 
 
+@dataclass(frozen=True)
+class _Numbers:
+    """Numbers of steps from a place on, of the parts that this process computes."""
+
+    first: int
+    parts: range
+    n_shards: int
+
+    def __iter__(self):
+        for place in range(self.first, _LAST):
+            whole, part = divmod(place, len(self.parts))
+            yield whole * self.n_shards + self.parts[part]
+
+
 @dataclass
 class Ahead:
     """
@@ -55,6 +69,11 @@ class Ahead:
         How often each step of ``source`` is shown.
     device : str
         Where the steps are wanted.
+    parts : range
+        Parts of a step that this process computes, of several that share it; only
+        theirs are made.
+    n_shards : int
+        Parts of a step.
 
     Raises
     ------
@@ -76,6 +95,8 @@ class Ahead:
     n_workers: int
     uses: int = 1
     device: str = "cpu"
+    parts: range = range(1)
+    n_shards: int = 1
     _made: dict = field(default_factory=dict, init=False, repr=False)
     _coming: object = field(default=None, init=False, repr=False)
     _next: int = field(default=0, init=False, repr=False)
@@ -91,7 +112,9 @@ class Ahead:
 
     def __call__(self, step):
         """The cut-outs of step number ``step``."""
-        newest, use = divmod(step, self.uses)
+        whole, part = divmod(step, self.n_shards)
+        place = whole * len(self.parts) + self.parts.index(part)
+        newest, use = divmod(place, self.uses)
         oldest = max(0, newest - (self.uses - 1) * _LAG)
         kept = min(self._made, default=self._next)
         if self._coming is None or not kept <= oldest <= self._next:
@@ -113,7 +136,7 @@ class Ahead:
         loader = DataLoader(
             _Steps(self.source),
             batch_size=None,
-            sampler=range(number, _LAST),
+            sampler=_Numbers(number, self.parts, self.n_shards),
             num_workers=self.n_workers,
             pin_memory=torch.device(self.device).type == "cuda",
             worker_init_fn=_ignore_interrupts,

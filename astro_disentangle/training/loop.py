@@ -4,12 +4,15 @@
 Every random number of step ``n`` is a function of the seed and ``n``, and the
 state that is kept is all the state there is (weights, their average, moments of
 the optimiser, step, history): a run that is killed and resumed ends with the
-same bits as one that was not.
+same bits as one that was not. A step may have several parts, whose gradients are
+averaged; so several processes share it (`astro_disentangle.training.parallel`).
 """
 
 import contextlib
 import dataclasses
 import math
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ import torch
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
 from astro_disentangle.keys import key
 from astro_disentangle.quality import DisentangleError, WeightsError
+from astro_disentangle.training.parallel import LostProcessError, Ranks, Sum
 
 __all__ = ["Settings", "Trainer", "learning_rate"]
 
@@ -52,6 +56,9 @@ class Settings:
         Precision of the matrix products.
     log_every, save_every : int
         Steps between rows of the history and between checkpoints.
+    n_shards : int
+        Parts of a step. Each is a step of the source, with its own donors and its own
+        contrast; the gradient is the mean of theirs.
     """
 
     n_steps: int = 1000
@@ -64,6 +71,7 @@ class Settings:
     precision: str = "bfloat16"
     log_every: int = 20
     save_every: int = 200
+    n_shards: int = 1
 
     def __post_init__(self):
         if self.n_steps < 1 or self.learning_rate <= 0 or not 0 <= self.ema < 1:
@@ -123,6 +131,21 @@ def _kernels(device):
     return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
 
 
+@contextlib.contextmanager
+def _uninterrupted():
+    """No second signal may stop what the first one has begun."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(stop, signal.SIG_IGN) for stop in stops]
+    try:
+        yield
+    finally:
+        for stop, handler in zip(stops, before, strict=True):
+            signal.signal(stop, handler)
+
+
 class Trainer:
     """
     A network in training.
@@ -132,7 +155,8 @@ class Trainer:
     network : `~astro_disentangle.model.network.Network`
         The network; trained in place.
     source : callable
-        Step number to `~astro_disentangle.training.source.Step`.
+        Number to `~astro_disentangle.training.source.Step`: part ``p`` of step ``n`` of
+        ``n_shards`` parts has the number ``n * n_shards + p``.
     objective : `~astro_disentangle.training.objective.Objective`
         What to minimise.
     settings : `Settings`
@@ -142,6 +166,11 @@ class Trainer:
     validation : callable, optional
         Source of the steps on which the loss of flow and outline is measured for
         every row of the history.
+
+    Raises
+    ------
+    ValueError
+        If the parts of a step cannot be shared out to the processes of the run.
     """
 
     def __init__(
@@ -152,6 +181,8 @@ class Trainer:
         self.objective = objective
         self.settings = settings
         self.validation = validation
+        self.ranks = Ranks.current()
+        self.parts = self.ranks.parts(settings.n_shards)
         self.path = None if directory is None else Path(directory) / _FILE
         self.step = 0
         self.history = []
@@ -192,7 +223,8 @@ class Trainer:
         Raises
         ------
         DisentangleError
-            If the loss is not finite three times in a row.
+            If the loss is not finite three times in a row, or another process of the
+            run fails or is lost.
         """
         from tqdm import tqdm
 
@@ -200,7 +232,7 @@ class Trainer:
         bar = tqdm(
             total=self.settings.n_steps,
             initial=self.step,
-            disable=not progress,
+            disable=not progress or self.ranks.rank > 0,
             unit="step",
             mininterval=1.0,
         )
@@ -212,7 +244,7 @@ class Trainer:
                 if self.step % self.settings.log_every == 0 or self.step == until:
                     row = {"step": self.step, **_means(self._window)}
                     row["seconds"] = self._seconds
-                    if self.validation is not None:
+                    if self.validation is not None and self.ranks.rank == 0:
                         row["validation"] = self._validate()
                     self.history.append(row)
                     bar.set_postfix(loss=f"{row['loss']:.4f}", lr=f"{row['rate']:.1e}")
@@ -220,10 +252,11 @@ class Trainer:
                 bar.update(1)
                 if self.step % self.settings.save_every == 0 or self.step == until:
                     self.save()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, LostProcessError):
             # In the middle of an update the state is of no step at all.
             if self._whole:
-                self.save()
+                with _uninterrupted():
+                    self.save()
             raise
         finally:
             bar.close()
@@ -237,25 +270,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        step = self.source(self.step)
-        device = step.group.device.type
-        with _kernels(device):
-            with torch.autocast(
-                device, torch.bfloat16, enabled=settings.precision == "bfloat16"
-            ):
-                loss, terms = self.objective(
-                    self.network,
-                    step,
-                    seed=key(settings.seed, "step", self.step),
-                    rank=logged,
-                )
-            loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        names, values = self._differentiate(logged)
+        parameters = self.network.parameters()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         # All numbers at once: a GPU is waited for no more than once a step.
-        terms = {"loss": loss.detach(), **terms, "gradient": norm.detach()}
-        numbers = torch.stack([value.float() for value in terms.values()]).tolist()
-        numbers = dict(zip(terms, numbers, strict=True))
+        values = torch.cat([values, norm.double()[None]]).tolist()
+        numbers = dict(zip([*names, "gradient"], values, strict=True))
         self._whole = False
         if math.isfinite(numbers["loss"]) and math.isfinite(numbers["gradient"]):
             self.optimizer.step()
@@ -272,6 +292,58 @@ class Trainer:
         self._window.append({**numbers, "rate": rate})
         self.step += 1
         self._whole = True
+
+    def _differentiate(self, logged):
+        """The mean gradient of the parts of a step; names and means of their terms."""
+        count, total, rows = self.settings.n_shards, Sum(), []
+        with self.ranks.one_for_all():
+            for part in self.parts:
+                terms = self._backward(self.step * count + part, logged)
+                rows.append(torch.stack([term.double() for term in terms.values()]))
+                if count > 1:
+                    total.add(self._gradient())
+        rows = torch.stack(rows)
+        if count > 1:
+            every = Sum()
+            for gradient in self.ranks.gather(total.value()):
+                every.add(gradient)
+            self._set_gradient(every.value() / count)
+            rows = torch.cat(self.ranks.gather(rows))
+        return list(terms), rows.mean(0)
+
+    def _backward(self, number, logged):
+        """Gradients of a part of a step, and its terms."""
+        settings = self.settings
+        self.optimizer.zero_grad(set_to_none=True)
+        step = self.source(number)
+        device = step.group.device.type
+        with _kernels(device):
+            with torch.autocast(
+                device, torch.bfloat16, enabled=settings.precision == "bfloat16"
+            ):
+                loss, terms = self.objective(
+                    self.network,
+                    step,
+                    seed=key(settings.seed, "step", number),
+                    rank=logged,
+                )
+            loss.backward()
+        return {"loss": loss.detach(), **terms}
+
+    def _gradient(self):
+        """The gradient as one vector."""
+        return torch.cat(
+            [
+                (torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1)
+                for p in self.network.parameters()
+            ]
+        )
+
+    def _set_gradient(self, vector):
+        parameters = list(self.network.parameters())
+        parts = vector.split([parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view(parameter.shape)
 
     @torch.no_grad()
     def _validate(self, n_steps=4):
@@ -298,8 +370,8 @@ class Trainer:
         )
 
     def save(self):
-        """Write a checkpoint, if the run has a folder."""
-        if self.path is None:
+        """Write a checkpoint, if the run has a folder; one process does it for all."""
+        if self.path is None or self.ranks.rank > 0:
             return
         tensors = {}
         for name, parameter in self.network.named_parameters():

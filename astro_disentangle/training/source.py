@@ -5,14 +5,17 @@ A source is a function of the step number alone, so that training can be
 stopped and resumed anywhere.
 """
 
-from dataclasses import dataclass
+import itertools
+import warnings
+from dataclasses import dataclass, field
 
 import torch
 
 from astro_disentangle.data.batch import CutoutBatch
 from astro_disentangle.keys import key, torch_generator
+from astro_disentangle.quality import CutoutError
 
-__all__ = ["PairsSource", "SimulatedSource", "Step"]
+__all__ = ["PairsSource", "SimulatedSource", "Step", "StreamSource"]
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,7 @@ class PairsSource:
     def __call__(self, step):
         """The cut-outs of step number ``step``."""
         rows = self._rows(step)
-        choice = key(self.seed, "turn", step)
-        turned = {
-            name: batch[rows].turned(choice % 4, bool(choice // 4 % 2)).to(self.device)
-            for name, batch in self.batches.items()
-        }
-        return Step(turned, self.group[rows].to(self.device))
+        return _turned(self, self.batches, self.group, rows, step)
 
     def _rows(self, step):
         """Rows of the step: whole groups in the shuffled order of an epoch."""
@@ -171,8 +169,155 @@ class PairsSource:
         per_epoch = max(total // size, 1)
         epoch, place = divmod(step, per_epoch)
         generator = torch_generator(self.seed, "epoch", epoch)
-        _, inverse = torch.unique(self.group, return_inverse=True)
-        rank = torch.randperm(int(inverse.max()) + 1, generator=generator)
-        within = torch.rand(total, generator=generator, dtype=torch.float64)
-        order = (rank[inverse].double() + within).argsort()
+        order = _by_group(self.group, generator)
         return order[place * size : (place + 1) * size]
+
+
+@dataclass
+class StreamSource:
+    """
+    Random groups of pairs that are read partition by partition.
+
+    Partitions are dealt to as many lanes as there are processes that read. Each lane
+    goes through its own ones in a new order in every epoch, and through the blocks of a
+    partition from first to last; the pairs of a block are shuffled, groups together,
+    and shared out to steps of at most ``batch_size``. Number ``n`` is of lane
+    ``n % n_lanes``. A pair is shown once in an epoch of its lane, turned and mirrored
+    at random, or more often where others of its block cannot be used; a block with
+    fewer than two that can is passed over. A partition that cannot be read is left
+    out, with a warning.
+
+    Parameters
+    ----------
+    stream : `~astro_disentangle.data.pair_stream.PairStream`
+        The pairs.
+    batch_size : int
+        Galaxies in a step, at most.
+    n_lanes : int
+        Number of lanes.
+    seed : int
+        Key of the order.
+    device : str
+        Where the steps are wanted.
+
+    Raises
+    ------
+    CutoutError
+        If there are more lanes than partitions.
+    """
+
+    stream: object
+    batch_size: int = 64
+    n_lanes: int = 1
+    seed: int = 0
+    device: str = "cpu"
+    _open: dict = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self):
+        count = len(self.stream.rows)
+        if count < self.n_lanes:
+            raise CutoutError(
+                f"'{self.stream.path}' must have a partition for each of the "
+                f"{self.n_lanes} processes that read it at a time; it has {count}. Use "
+                "fewer workers or processes, or write smaller files or row groups."
+            )
+        deal = sorted(range(count), key=lambda n: key(self.seed, "deal", n))
+        self._lanes = [deal[lane :: self.n_lanes] for lane in range(self.n_lanes)]
+        self._steps = [self._steps_of(number) for number in range(count)]
+
+    @property
+    def fingerprint(self):
+        """A number that tells these pairs, in these steps, from any others."""
+        numbers = (self.batch_size, self.n_lanes, self.stream.fingerprint)
+        return key(self.seed, "stream", *numbers)
+
+    def place(self, number):
+        """
+        Where the pairs of a step are.
+
+        Parameters
+        ----------
+        number : int
+            Number of the step.
+
+        Returns
+        -------
+        epoch, partition, block, part, n_parts : int
+            Epoch of the lane; number of the partition; of the block in it; of the
+            step among the steps of the block; how many these are.
+        """
+        turn, lane = divmod(number, self.n_lanes)
+        own = self._lanes[lane]
+        epoch, turn = divmod(turn, sum(len(self._steps[n]) for n in own))
+        for partition in sorted(own, key=lambda n: key(self.seed, "order", epoch, n)):
+            steps = self._steps[partition]
+            if turn < len(steps):
+                return epoch, partition, *steps[turn]
+            turn -= len(steps)
+        raise IndexError(number)
+
+    def __call__(self, number):
+        """The cut-outs of step ``number``."""
+        lane = number % self.n_lanes
+        last = sum(len(self._steps[n]) for n in self._lanes[lane])
+        for later in itertools.islice(itertools.count(number, self.n_lanes), last):
+            epoch, partition, block, part, n_parts = self.place(later)
+            pairs = self._block(lane, partition, block)
+            if pairs is None:
+                continue
+            group = torch.as_tensor(pairs.groups)
+            place = (self.seed, "block", epoch, partition, block)
+            order = _by_group(group, torch_generator(*place))
+            # None is left out, or alone, because others cannot be used.
+            n_parts = min(n_parts, len(order) // 2)
+            if n_parts:
+                share = part % n_parts
+                ends = [len(order) * k // n_parts for k in (share, share + 1)]
+                batches = {name: pairs.batch(name) for name in pairs.surveys}
+                return _turned(self, batches, group, order[slice(*ends)], number)
+        raise CutoutError(
+            f"'{self.stream.path}' must have two pairs that can be used in each share; "
+            f"share {lane} of {self.n_lanes} has none."
+        )
+
+    def _steps_of(self, partition):
+        """Block, part and number of parts of the steps of a partition."""
+        counts = [-(-n // self.batch_size) for n in self.stream.block_sizes(partition)]
+        return [
+            (block, part, count)
+            for block, count in enumerate(counts)
+            for part in range(count)
+        ]
+
+    def _block(self, lane, partition, block):
+        """The pairs of a block; what follows the last one is read on from there."""
+        known, at, pairs, blocks = self._open.get(lane, (None, None, None, None))
+        if (known, at) == (partition, block):
+            return pairs
+        if (known, at) != (partition, block - 1):
+            blocks = self.stream.blocks(partition, block)
+        try:
+            pairs = next(blocks)
+        except CutoutError as error:
+            warnings.warn(f"pairs are left out of training: {error}", stacklevel=2)
+            pairs, blocks = None, itertools.repeat(None)
+        self._open[lane] = partition, block, pairs, blocks
+        return pairs
+
+
+def _by_group(group, generator):
+    """A random order in which groups stay together."""
+    _, inverse = torch.unique(group, return_inverse=True)
+    rank = torch.randperm(int(inverse.max()) + 1, generator=generator)
+    within = torch.rand(len(group), generator=generator, dtype=torch.float64)
+    return (rank[inverse].double() + within).argsort()
+
+
+def _turned(source, batches, group, rows, number):
+    """The step of some rows, turned and mirrored at random."""
+    choice = key(source.seed, "turn", number)
+    turned = {
+        name: batch[rows].turned(choice % 4, bool(choice // 4 % 2)).to(source.device)
+        for name, batch in batches.items()
+    }
+    return Step(turned, group[rows].to(source.device))

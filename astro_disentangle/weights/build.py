@@ -5,6 +5,7 @@
 HSC and Legacy pairs that are never repeated, and writes ``default.safetensors``.
 It can be stopped at any time and goes on where it was with ``--resume``; where astropy
 is not installed it ends with the checkpoint, which ``--package`` makes weights of.
+``torchrun --nproc-per-node N -m astro_disentangle.weights.build`` trains on N GPUs.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from astro_disentangle.training.ahead import Ahead
 from astro_disentangle.training.few_steps import learn_rules
 from astro_disentangle.training.loop import Settings, Trainer
 from astro_disentangle.training.objective import RECIPES
+from astro_disentangle.training.parallel import Ranks, process_group
 from astro_disentangle.training.source import SimulatedSource
 
 __all__ = ["main", "package", "train"]
@@ -54,6 +56,7 @@ def train(
     device="cpu",
     n_workers=0,
     uses=1,
+    n_shards=None,
 ):
     """
     Train on simulated pairs; runs on torch and numpy alone.
@@ -67,7 +70,7 @@ def train(
     n_steps : int
         Steps in all.
     batch_size : int
-        Pairs in a step, a multiple of 8.
+        Pairs in a step, a multiple of 8 and of ``n_shards``.
     rate : float, optional
         Peak of the learning rate.
     start : str or `~pathlib.Path`, optional
@@ -84,6 +87,8 @@ def train(
         Processes that simulate ahead; 0 to simulate on ``device`` in between.
     uses : int
         How often each pair is shown, as `~astro_disentangle.training.ahead.Ahead` does.
+    n_shards : int, optional
+        Parts of a step, shared by the processes; as many as these by default.
 
     Returns
     -------
@@ -100,21 +105,25 @@ def train(
         earlier = _start_from(network, start)
         # Other galaxies than those of the earlier run, at the rate it had come to.
         seed, peak = key(TRAINING_SEED, "start", earlier), _RATE_FROM_START
+    ranks = Ranks.current()
+    n_shards = ranks.size if n_shards is None else n_shards
     settings = Settings(
         n_steps=n_steps,
         warmup=200,
         ema=0.998,
         seed=seed,
         learning_rate=peak if rate is None else rate,
+        n_shards=n_shards,
     )
     source = SimulatedSource(
         tuple(network.surveys.values()),
-        n_groups=batch_size // 8,
+        n_groups=batch_size // 8 // n_shards,
         seed=seed,
         device="cpu" if n_workers else device,
     )
     if n_workers:
-        source = Ahead(source, n_workers, uses, device)
+        parts = ranks.parts(n_shards)
+        source = Ahead(source, n_workers, uses, device, parts, n_shards)
     trainer = Trainer(network, source, RECIPES[recipe], settings, output)
     if resume:
         trainer.resume()
@@ -228,25 +237,30 @@ def main(arguments=None):
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--uses", type=int, default=1)
+    parser.add_argument("--shards", type=int)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--package", type=Path, metavar="CHECKPOINT")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     if options.package is None:
-        trainer = train(
-            options.output,
-            recipe=options.recipe,
-            n_steps=options.steps,
-            batch_size=options.batch,
-            rate=options.rate,
-            start=options.start,
-            resume=options.resume,
-            until=options.until,
-            n_threads=options.threads,
-            device=options.device,
-            n_workers=options.workers,
-            uses=options.uses,
-        )
+        with process_group(options.device) as device:
+            trainer = train(
+                options.output,
+                recipe=options.recipe,
+                n_steps=options.steps,
+                batch_size=options.batch,
+                rate=options.rate,
+                start=options.start,
+                resume=options.resume,
+                until=options.until,
+                n_threads=options.threads,
+                device=device,
+                n_workers=options.workers,
+                uses=options.uses,
+                n_shards=options.shards,
+            )
+        if trainer.ranks.rank:
+            return
         weights, history = trainer.averaged(), trainer.history
     else:
         weights, _, history = _mean_weights(options.package)

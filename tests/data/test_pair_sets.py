@@ -402,6 +402,11 @@ def test_tables_with_flaws(rows, sky, write, tmp_path):
         "1 with too few good pixels in hsc (row 3)",
     ):
         assert reason in str(told[0].message)
+    # As many as are asked for, the first that can be used.
+    with pytest.warns(UserWarning, match="4 of 7 galaxies"):
+        check_same(PairedCutouts.from_mmu(given, n_max=3), sky, (4, 5, 6))
+    with pytest.warns(UserWarning, match="4 of 8 galaxies"):
+        check_same(PairedCutouts.from_mmu(given, n_max=30), sky, range(4, COUNT))
 
 
 # --- errors -----------------------------------------------------------------------

@@ -495,6 +495,7 @@ def test_another_run_is_refused(stored, tmp_path):
         ({"survey": None}, "survey = 'hsc'"),
         ({"columns": ["magnitude"]}, "columns = "),
         ({"extension": "latents"}, "extension = "),
+        ({"donors": "neighbours"}, "donors = None"),
     ):
         settings = {"model": model, "survey": "hsc", **changes}
         with pytest.raises(SurveyMismatchError, match=f"{text}.*Give another folder"):
@@ -502,6 +503,64 @@ def test_another_run_is_refused(stored, tmp_path):
     assert stamps == [f.stat().st_mtime_ns for f in catalogues.files_of(out).values()]
     # The same model, given otherwise, is the same.
     assert embed_catalog("default", stored, out, survey="hsc").n_new == 0
+    # A folder that was begun before there were donors goes on.
+    plan = json.loads((out / ".embedding" / "plan.json").read_text())
+    assert plan.pop("donors", 0) is None
+    (out / ".embedding" / "plan.json").write_text(json.dumps(plan))
+    largest(out)[1].unlink()
+    assert embed_catalog("default", stored, out, survey="hsc").n_new == 1
+
+
+def test_donors_are_neighbours(rows, tmp_path, capsys):
+    shift = np.random.default_rng(0).uniform(-0.05, 0.05, (24, 2))
+    near = [
+        {**row, "ra": (359.99 + west) % 360, "dec": -3 + north}
+        for row, (west, north) in zip(rows, shift, strict=True)
+    ]
+    # One is far from all others, and one cannot be read.
+    near[5]["dec"] = 30.0
+    wrong = [f"{name}x" for name in near[7]["image"]["band"]]
+    near[7]["image"] = {**near[7]["image"], "band": wrong}
+    folder = catalogues.write_catalog(near, tmp_path / "near", 100)
+    good = [row for number, row in enumerate(near) if number != 7]
+    expected = Disentangler.load().transform(good, donors="neighbours")
+    assert expected["n_donors"].max() == 8 and expected["n_donors"][5] == 0
+    words = ["embed", str(folder), "--donors", "neighbours", "--batch-size", "5"]
+    words += ["--survey", "hsc", "--output", str(tmp_path / "out")]
+    assert main(words) == 0, capsys.readouterr().err
+    frame = read(tmp_path / "out")
+    unread = frame["object_id"] == str(near[7]["object_id"])
+    assert unread.sum() == 1 and frame["n_donors"][unread].item() == 0
+    assert np.isnan(vectors(frame[unread], "instrument")).all()
+    frame = frame[~unread]
+    check_same(frame, expected)
+    count = dict(zip(frame["object_id"], frame["n_donors"], strict=True))
+    assert [count[name] for name in expected["object_id"]] == list(expected["n_donors"])
+    own = Disentangler.load().transform(good)
+    assert np.abs(own["instrument"] - expected["instrument"])[0].max() > 0.05
+    properties = (tmp_path / "out" / "hats.properties").read_text()
+    assert "astro_disentangle_donors=neighbours" in properties
+    assert main([w for w in words if w not in ("--donors", "neighbours")]) == 2
+    assert "donors = 'neighbours'" in capsys.readouterr().err
+
+
+def test_neighbours_are_of_one_survey(tmp_path):
+    pairs = simulate_pairs(12, random_state=2)
+    sides = [catalogues.rows_of_pairs(pairs, name) for name in pairs.surveys]
+    shift = np.random.default_rng(0).uniform(-0.02, 0.02, (12, 2))
+    for side in sides:
+        for row, (east, north) in zip(side, shift, strict=True):
+            row |= {"ra": 10 + east, "dec": north}
+    folder = catalogues.write_catalog(
+        [*sides[0][:6], *sides[1][6:]], tmp_path / "in", 100
+    )
+    done = embed_catalog("default", folder, tmp_path / "out", donors="neighbours")
+    frame = read(done.path)
+    model = Disentangler.load()
+    for name, side in (("hsc", sides[0][:6]), ("legacy", sides[1][6:])):
+        part = frame[frame["survey"] == name]
+        check_same(part, model.transform(side, donors="neighbours"))
+        assert (part["n_donors"] == 5).all()
 
 
 @pytest.mark.parametrize(
@@ -513,6 +572,7 @@ def test_another_run_is_refused(stored, tmp_path):
         ({"model": "none.safetensors"}, WeightsError, "none.safetensors"),
         ({"extension": "a/b"}, CutoutError, "'extension'.*a/b"),
         ({"batch_size": 0}, ValueError, "'batch_size'"),
+        ({"donors": "stars"}, ValueError, "'donors'.*stars"),
     ],
 )
 def test_refusals(changes, error, text, stored, tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from astropy.table import QTable
 
 from astro_disentangle import CutoutError, simulate_pairs
-from astro_disentangle.evaluation import similarity
-from astro_disentangle.evaluation.similarity import nearest
+from astro_disentangle.search import exact
+from astro_disentangle.search.exact import nearest
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def latents(model):
 def test_nearest_is_exact(monkeypatch):
     rng = np.random.default_rng(0)
     queries, gallery = rng.normal(size=(9, 12)), rng.normal(size=(501, 12))
-    monkeypatch.setattr(similarity, "_CHUNK", 64)
+    monkeypatch.setattr(exact, "_CHUNK", 64)
     rows, distances = nearest(queries, gallery, 7)
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (queries, gallery)]
     expected = 1 - unit[0] @ unit[1].T
@@ -42,7 +42,7 @@ def test_nan_finds_nothing_and_is_never_found():
 def test_ties_keep_the_order_of_the_catalogue(monkeypatch):
     gallery = np.ones((10, 3))
     for chunk in (3, 100):
-        monkeypatch.setattr(similarity, "_CHUNK", chunk)
+        monkeypatch.setattr(exact, "_CHUNK", chunk)
         rows, _ = nearest(gallery[:1], gallery, 4)
         assert rows.tolist() == [[0, 1, 2, 3]]
 
