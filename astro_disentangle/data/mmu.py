@@ -27,7 +27,7 @@ from astro_disentangle.surveys import SURVEYS
 __all__ = ["images_of", "is_row", "is_table", "planes_of", "rows_of", "text_of"]
 
 #: Survey by the camera in the names of bands, and the unit of its images.
-_CAMERAS = {"hsc": ("hsc", "adu"), "des": ("legacy", "nmgy")}
+_CAMERAS = {"hsc": ("hsc", u.adu), "des": ("legacy", u.nmgy)}
 #: Columns of pair sets, and which survey each of them is.
 _COLUMNS = {"hsc_image": "hsc", "legacysurvey_image": "legacy"}
 #: Pixels from the middle of a stamp to its object, along both axes.
@@ -381,7 +381,7 @@ def _band(band, part, row, survey, place, made):
                 f"{flux.shape}; got {values.shape}."
             )
     meta = {"BAND": band, "NORTH_UP": "assumed"}
-    if unit == "adu":
+    if unit is u.adu:
         meta["MAGZERO"] = 27.0
     if own is not None:
         meta["SURVEY"] = own
@@ -393,13 +393,13 @@ def _band(band, part, row, survey, place, made):
     meta["YGALAXY"] = (ny - 1) / 2 + _OFF_CENTRE
     if row.get("object_id") is not None:
         meta["OBJECT_ID"] = text_of(row["object_id"])
-    unit = u.Unit(unit or "")
     return Plane(
         band=band,
         data=flux,
         mask=mask,
-        unit=unit,
-        uncertainty=None if error is None else ("ivar", error, unit**-2),
+        unit=u.dimensionless_unscaled if unit is None else unit,
+        # In the unit that goes with that of the image.
+        uncertainty=None if error is None else ("ivar", error, None),
         wcs=_wcs(meta, flux.shape, place, made),
         psf=None,
         meta=meta,

@@ -46,8 +46,9 @@ class LatentCatalog:
     """
     A catalogue of latents that `~astro_disentangle.embed_catalog` wrote.
 
-    `Disentangler.similar` takes its path, too; with one of these the files, and the
-    index of an approximate search, are opened and checked once for many calls.
+    `~astro_disentangle.Disentangler.similar` takes its path, too; with one of these the
+    files, and the index of an approximate search, are opened and checked once for many
+    calls.
 
     Parameters
     ----------
@@ -208,7 +209,7 @@ class LatentCatalog:
         Returns
         -------
         table : `~astropy.table.QTable`
-            ``object_id`` and ``physics`` (N, P) float32, and `meta`.
+            ``object_id`` and ``physics`` (N, P) float32, and ``meta``.
         """
         names = [_read(part, ["object_id"]).column(0) for part in self._parts]
         table = QTable(meta=self.meta)

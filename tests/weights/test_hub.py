@@ -12,11 +12,18 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from astropy.config import set_temp_cache
 from conftest import TINY
+from embedding.catalogues import rows_of_pairs, write_catalog
 
-from astro_disentangle import Disentangler, WeightsError, simulate_pairs
+from astro_disentangle import (
+    Disentangler,
+    WeightsError,
+    embed_catalog,
+    simulate_pairs,
+)
 from astro_disentangle.weights.hub import local_file
 
 
@@ -153,6 +160,23 @@ def test_addresses_that_are_none(address, text):
 def test_weights_are_not_written_to_a_url(tiny):
     with pytest.raises(WeightsError, match="written to a file, a folder or 'hf://"):
         tiny.save("https://example.org/mine.safetensors")
+
+
+def test_a_catalogue_is_embedded_with_weights_of_a_url(site, weights, tmp_path):
+    lsdb = pytest.importorskip("lsdb")
+    rows = rows_of_pairs(simulate_pairs(4, random_state=2), "hsc")
+    stored = write_catalog(rows, tmp_path / "galaxies")
+    address, _ = site
+    told = f"{address}/mine.safetensors#sha256={_digest(weights)}"
+    done = embed_catalog(told, stored, tmp_path / "latents")
+    assert (done.n_rows, done.broken) == (4, {})
+    found = lsdb.open_catalog(tmp_path / "latents").compute(progress_bar=False)
+    expected = Disentangler.load(weights).transform(rows)
+    order = [list(found["object_id"]).index(name) for name in expected["object_id"]]
+    latents = found["physics"].array.to_stack()[order]
+    np.testing.assert_allclose(latents, expected["physics"], atol=1e-5)
+    # It is not left behind.
+    assert not list((tmp_path / "latents").rglob("*.safetensors"))
 
 
 # --- folders --------------------------------------------------------------------------
@@ -334,7 +358,8 @@ def test_weights_come_from_the_hub(hub, tiny, tmp_path):
     tiny.save(f"{tmp_path / 'mine'}/")
     files = _repository(tmp_path / "mine")
     first = hub.put("me/mine", files)
-    hub.put("me/mine", {**files, "model.safetensors": b"something else"})
+    wrong = b"0" * 64 + b"  model.safetensors\n"
+    hub.put("me/mine", {**files, "SHA256SUMS": wrong})
     hub.put("me/bare", {"sub/tiny.safetensors": files["model.safetensors"]})
     code = f"""
 for address in ("hf://me/mine@{first}", "hf://me/bare/sub/tiny.safetensors"):
