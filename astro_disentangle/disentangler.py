@@ -795,29 +795,14 @@ class Disentangler(Estimator):
         >>> model.fit(simulate_pairs(8)).history_["step"].tolist()
         [2]
         """
-        from astro_disentangle.training.few_steps import learn_rules
-        from astro_disentangle.training.loop import Settings, Trainer
-        from astro_disentangle.training.objective import RECIPES
+        from astro_disentangle.training.loop import Trainer
         from astro_disentangle.training.parallel import Ranks
         from astro_disentangle.training.source import PairsSource
 
-        if self.recipe not in RECIPES:
-            raise ValueError(
-                f"'recipe' must be one of {sorted(RECIPES)}; got {self.recipe!r}."
-            )
         seed = seed_of(self.random_state)
-        n_steps = check_count("n_steps", self.n_steps)
         n_shards = Ranks.current().size if self.n_shards is None else self.n_shards
+        objective, settings = self._aims(seed, n_shards)
         batch_size = self._part_size(check_count("n_shards", n_shards))
-        settings = Settings(
-            n_steps=n_steps,
-            learning_rate=self.learning_rate,
-            warmup=max(1, min(100, n_steps // 10)),
-            ema=min(0.999, 1 - 10 / max(n_steps, 20)),
-            seed=seed,
-            precision=self.precision,
-            n_shards=n_shards,
-        )
         network = self._start(seed)
         device, source = check_device(self.device), None
         if isinstance(pairs, PairStream):
@@ -832,7 +817,7 @@ class Disentangler(Estimator):
         trainer = Trainer(
             network,
             source or known,
-            RECIPES[self.recipe],
+            objective,
             settings,
             directory,
             validation=validation,
@@ -848,22 +833,10 @@ class Disentangler(Estimator):
                 "it. Remove it, or give another 'directory', to start anew."
             )
         try:
-            history = trainer.run(progress=self.progress)
-            network.load_state_dict(trainer.averaged(), strict=False)
+            trainer.run(progress=self.progress)
         finally:
             network.eval()
-        if trainer.objective.centred and len(group) > 1:
-            centre_physics(network, [batches])
-        learn_rules(
-            network,
-            known,
-            seed=seed,
-            n_pairs=min(192, len(group)),
-            n_updates=min(150, n_steps),
-            progress=self.progress and trainer.ranks.rank == 0,
-        )
-        bank = InstrumentBank.observe(network, batches, group)
-        self._set_fitted(network, bank, history, sha256="")
+        self._finish(trainer, known)
         return self
 
     def report(
@@ -964,6 +937,46 @@ class Disentangler(Estimator):
         if directory is None:
             return scoreboard(network, pairs, **settings)
         return write_report(network, pairs, directory, **settings)
+
+    def _aims(self, seed, n_shards=1):
+        """What a run of training minimises, and how."""
+        from astro_disentangle.training.loop import Settings
+        from astro_disentangle.training.objective import RECIPES
+
+        if self.recipe not in RECIPES:
+            raise ValueError(
+                f"'recipe' must be one of {sorted(RECIPES)}; got {self.recipe!r}."
+            )
+        n_steps = check_count("n_steps", self.n_steps)
+        return RECIPES[self.recipe], Settings(
+            n_steps=n_steps,
+            learning_rate=self.learning_rate,
+            warmup=max(1, min(100, n_steps // 10)),
+            ema=min(0.999, 1 - 10 / max(n_steps, 20)),
+            seed=seed,
+            precision=self.precision,
+            n_shards=n_shards,
+        )
+
+    def _finish(self, trainer, source):
+        """Mean weights of a run, and with its pairs the centre, rules and bank."""
+        from astro_disentangle.training.few_steps import learn_rules
+
+        network, settings = trainer.network, trainer.settings
+        network.load_state_dict(trainer.averaged(), strict=False)
+        network.eval()
+        if trainer.objective.centred and len(source.group) > 1:
+            centre_physics(network, [source.batches])
+        learn_rules(
+            network,
+            source,
+            seed=settings.seed,
+            n_pairs=min(192, len(source.group)),
+            n_updates=min(150, settings.n_steps),
+            progress=self.progress and trainer.ranks.rank == 0,
+        )
+        bank = InstrumentBank.observe(network, source.batches, source.group)
+        self._set_fitted(network, bank, trainer.history, sha256="")
 
     def _part_size(self, n_shards):
         """Galaxies in a part of a training step."""

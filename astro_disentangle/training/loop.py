@@ -87,7 +87,7 @@ class Settings:
 
 def learning_rate(step, settings):
     """
-    Learning rate of a step: linear rise, then one cosine over the whole run.
+    Learning rate of a step: linear rise, one cosine over the run, its end from there on.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def learning_rate(step, settings):
     warmup = min(settings.warmup, settings.n_steps)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(settings.n_steps - warmup, 1)
+    progress = min(1, (step - warmup) / max(settings.n_steps - warmup, 1))
     return settings.learning_rate * (
         0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
     )
