@@ -1,11 +1,10 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """The model for Hyrax, which finds it by its import path.
 
-Hyrax (https://hyrax.readthedocs.io) reads images, deals them out in batches, trains and
-runs models on them and keeps what comes out. ``model.name =
-"astro_disentangle.hyrax.HyraxDisentangler"`` in its configuration gives it this one; the
-data sets of its ``data_request`` have the names of surveys. It is written for the
-protocol of Hyrax 0.13.
+Hyrax (https://hyrax.readthedocs.io) reads images, deals them out in batches, trains
+models, runs them and keeps what comes out. It takes this one where its configuration
+says ``model.name = "astro_disentangle.hyrax.HyraxDisentangler"``; the data sets of its
+``data_request`` have the names of surveys. Written for the protocol of Hyrax 0.13.
 """
 
 import dataclasses
@@ -166,7 +165,9 @@ class HyraxDisentangler(torch.nn.Module):
         _, batches = self._unpacked(batch)
         results = {}
         for name, own in batches.items():
-            found = dict(zip(("data", "instrument"), latents(self.network, own)))
+            found = dict(
+                zip(("data", "instrument"), latents(self.network, own), strict=True)
+            )
             unusable = (own.flags & FLAGS.UNUSABLE) != 0
             end = f"_{name}" if results else ""
             for kind, values in found.items():
@@ -308,7 +309,7 @@ class HyraxDisentangler(torch.nn.Module):
         return group, batches
 
     def _step(self, batch):
-        """The galaxies of a batch of both surveys that can be used, each of them once."""
+        """The galaxies of a batch that can be used in both surveys, each once."""
         group, batches = self._unpacked(batch)
         if len(batches) != 2:
             raise CutoutError(

@@ -282,7 +282,8 @@ def measure(folder, options):
         name = f"embed_catalog, {few}, workers: {workers}"
         rates[workers].append(show(name, few / taken))
     rates = {workers: max(found) for workers, found in rates.items()}
-    print(f"{'two workers over one, the fastest of each':<52}{rates[2] / rates[1]:>9.2f}")
+    name = "two workers over one, the fastest of each"
+    print(f"{name:<52}{rates[2] / rates[1]:>9.2f}")
     taken, *memory["2, of all"] = with_workers(whole, folder / "whole", 2)
     show(f"embed_catalog, {n}, workers: 2", n / taken)
     for workers, (before, after) in memory.items():

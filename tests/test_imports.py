@@ -18,7 +18,7 @@ FLOORS = (
     ("model", "serving"),
     ("training", "evaluation", "search", "weights", "translation"),
     ("disentangler",),
-    ("embedding",),
+    ("embedding", "hyrax"),
     ("cli",),
 )
 #: Programs that are run, not imported; they may use the whole package.

@@ -87,7 +87,7 @@ class Settings:
 
 def learning_rate(step, settings):
     """
-    Learning rate of a step: linear rise, one cosine over the run, its end from there on.
+    Learning rate of a step: linear rise, then one cosine over the run, then its end.
 
     Parameters
     ----------
