@@ -65,7 +65,6 @@ from astro_disentangle.weights.pack import (
 
 __all__ = ["Disentangler"]
 
-_WEIGHTS = Path(__file__).parent / "weights"
 #: Pairs of a stream that have the centre, the rules and the bank.
 _SAMPLE = 512
 
@@ -1251,9 +1250,7 @@ def _write(path, tensors, config):
 
 def _read_weights(name):
     """What is in a file of weights, wherever it is, and its digest."""
-    path = _WEIGHTS / "default.safetensors"
-    if name != "default":
-        path = hub.local_file(name)
+    path = hub.local_file(name)
     try:
         tensors, config, digest = read_checkpoint(path)
         return unpack(path, tensors, config), digest

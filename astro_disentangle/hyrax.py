@@ -28,7 +28,7 @@ from astro_disentangle.survey import Survey
 from astro_disentangle.surveys import get_survey
 from astro_disentangle.training.loop import Trainer
 from astro_disentangle.training.source import PairsSource, Step
-from astro_disentangle.weights.hub import is_address, local_file
+from astro_disentangle.weights.hub import local_file
 
 __all__ = ["HyraxDisentangler"]
 
@@ -89,9 +89,9 @@ class HyraxDisentangler(torch.nn.Module):
         # Hyrax asks for a file that is there before it asks the model.
         for verb in config.values():
             name = verb.get("model_weights_file") if hasattr(verb, "get") else None
-            if name == "default" or is_address(name):
+            if name:
                 verb["model_weights_file"] = str(local_file(name))
-        self.criterion = self.scheduler = None
+        self.criterion = self.scheduler = self.failure = None
         sizes = {name: _plain(size) for name, size in table["network"].items()}
         self._begin(_Pupil(**self.settings, network=sizes or None))
 
@@ -199,13 +199,17 @@ class HyraxDisentangler(torch.nn.Module):
         """
         import ignite.distributed
 
-        if ignite.distributed.get_world_size() > 1:
-            raise DisentangleError(
-                "'general.distributed' must be false, as the processes would not share "
-                "their gradients; got true. Train with 'torchrun -m "
-                "astro_disentangle.training' on several GPUs."
-            )
-        return self.disentangler.advance(self._step(batch))
+        try:
+            if ignite.distributed.get_world_size() > 1:
+                raise DisentangleError(
+                    "'general.distributed' must be false, as the processes would not "
+                    "share their gradients; got true. Train with 'torchrun -m "
+                    "astro_disentangle.training' on several GPUs."
+                )
+            return self.disentangler.advance(self._step(batch))
+        except Exception as error:
+            self.failure = error
+            raise
 
     def validate_batch(self, batch):
         """
@@ -238,7 +242,9 @@ class HyraxDisentangler(torch.nn.Module):
         Write a file of `Disentangler.save <astro_disentangle.Disentangler.save>`.
 
         After training, the running mean of the weights, with centre, rules and bank of
-        the first pairs that were seen.
+        the first pairs that were seen. Hyrax ends a training that fails with a warning
+        in its log and a call of this; what was trained until then is written, and the
+        error is raised again.
 
         Parameters
         ----------
@@ -251,9 +257,14 @@ class HyraxDisentangler(torch.nn.Module):
             If it cannot be written.
         NotFittedError
             If the model was neither trained nor loaded.
+        Exception
+            What ended the training.
         """
         self.disentangler.finish()
-        self.disentangler.save(save_path)
+        if self.failure is None or self.disentangler.trainer_.step > 0:
+            self.disentangler.save(save_path)
+        if self.failure is not None:
+            raise self.failure
 
     def load(self, load_path):
         """
@@ -391,7 +402,14 @@ def _plain(size):
 
 def _batch(data_dict, survey, table):
     """The cut-outs of one survey, if there are any, one for each row of the batch."""
+    names = np.asarray(data_dict["object_id"])
     fields = data_dict.get(survey.name)
+    # Where a row has no partner Hyrax gives fewer images than rows, if any.
+    matched = data_dict.get(f"{survey.name}__matched", np.ones(len(names), bool))
+    if not matched.any():
+        size = survey.stamp_size
+        blank = np.full((len(names), len(survey.bands), size, size), np.nan)
+        return read_arrays(blank, survey, object_id=names.tolist()).batch
     if fields is None:
         return None
     if "image" not in fields:
@@ -399,9 +417,6 @@ def _batch(data_dict, survey, table):
             f"the data set {survey.name!r} must have a field 'image'; got "
             f"{sorted(fields)}."
         )
-    count = len(data_dict["object_id"])
-    # Where a row has no partner Hyrax gives fewer images than rows.
-    matched = data_dict.get(f"{survey.name}__matched", np.ones(count, bool))
     numbers = {
         name: np.reshape(fields[name], (len(fields["image"]), -1))
         for name in ("noise", "psf_fwhm")
@@ -414,7 +429,7 @@ def _batch(data_dict, survey, table):
         bands=table["bands"].get(survey.name),
         unit=None if unit is None else str(unit),
         mask=fields.get("mask"),
-        object_id=np.asarray(data_dict["object_id"])[matched].tolist(),
+        object_id=names[matched].tolist(),
         **numbers,
     ).batch
     if matched.all():

@@ -29,6 +29,7 @@ __all__ = [
 #: Names of the files of a repository.
 FILE, CARD, SUMS = "model.safetensors", "README.md", "SHA256SUMS"
 _PACKAGE = "astro_disentangle"
+_PACKAGED = Path(__file__).parent / "default.safetensors"
 _HUB = re.compile(
     r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>.+))?"
 )
@@ -68,9 +69,10 @@ def local_file(name):
     Parameters
     ----------
     name : str or `~pathlib.Path`
-        ``hf://OWNER/NAME``, with ``@REVISION`` and ``/FILE`` if they are not the usual
-        ones; a URL, with ``#sha256=`` and the digest of the file if it is known, which
-        ``http`` must have; a folder that holds a repository; or a file.
+        ``"default"`` for the packaged weights; ``hf://OWNER/NAME``, with ``@REVISION``
+        and ``/FILE`` if they are not the usual ones; a URL, with ``#sha256=`` and the
+        digest of the file if it is known, which ``http`` must have; a folder that holds
+        a repository; or a file.
 
     Returns
     -------
@@ -91,6 +93,8 @@ def local_file(name):
     >>> local_file("mine.safetensors").name
     'mine.safetensors'
     """
+    if name == "default":
+        return _PACKAGED
     if str(name).startswith("hf://"):
         return _from_hub(str(name))
     if is_address(name):
