@@ -151,8 +151,9 @@ def _parser():
         )
 
     fit = _fit_parser(commands)
+    add = _add_survey_parser(commands)
     report = _report_parser(commands)
-    for command in (demo, transform, translate, similar, embed, fit, report):
+    for command in (demo, transform, translate, similar, embed, fit, add, report):
         what = "table (.ecsv, .fits)" if command in (transform, similar) else "folder"
         command.add_argument(
             "--output",
@@ -203,7 +204,40 @@ def _embed_parser(commands):
 
 def _fit_parser(commands):
     fit = commands.add_parser("fit", help="train on pairs of cut-outs")
-    fit.add_argument(
+    fit.add_argument("--surveys", nargs=2, default=["hsc", "legacy"], metavar="NAME")
+    fit.add_argument("--from", dest="start", metavar="WEIGHTS", help="fine-tune these")
+    fit.add_argument("--recipe", default="default", help="default or counterfactual")
+    _add_training(fit, steps=2000)
+    fit.set_defaults(run=_fit)
+    return fit
+
+
+def _add_survey_parser(commands):
+    add = commands.add_parser("add-survey", help="learn a further survey from pairs")
+    add.add_argument(
+        "--survey", required=True, metavar="NAME", help="described one, or JSON file"
+    )
+    add.add_argument(
+        "--known",
+        default="hsc",
+        metavar="NAME",
+        help="survey of the weights that the pairs are of too (hsc)",
+    )
+    add.add_argument(
+        "--from",
+        dest="start",
+        default="default",
+        metavar="WEIGHTS",
+        help="weights that get the survey (default)",
+    )
+    _add_training(add, steps=600)
+    add.set_defaults(run=_add_survey)
+    return add
+
+
+def _add_training(command, steps):
+    """Options of commands that train."""
+    command.add_argument(
         "--pairs",
         required=True,
         metavar="PATH",
@@ -211,41 +245,38 @@ def _fit_parser(commands):
         "in both, as PairedCutouts.write or SurveyCutout.write make them; or Parquet "
         "files or a HATS catalogue of the Multimodal Universe with both images",
     )
-    fit.add_argument("--surveys", nargs=2, default=["hsc", "legacy"], metavar="NAME")
-    fit.add_argument("--from", dest="start", metavar="WEIGHTS", help="fine-tune these")
-    fit.add_argument("--recipe", default="default", help="default or counterfactual")
-    fit.add_argument("--steps", type=int, default=2000, metavar="N", help="(2000)")
-    fit.add_argument("--batch-size", type=int, default=64, metavar="N", help="(64)")
-    fit.add_argument(
+    command.add_argument(
+        "--steps", type=int, default=steps, metavar="N", help=f"({steps})"
+    )
+    command.add_argument("--batch-size", type=int, default=64, metavar="N", help="(64)")
+    command.add_argument(
         "--validation",
         type=float,
         metavar="SHARE",
         help="share of the sky to hold out and to measure the loss on",
     )
-    fit.add_argument(
+    command.add_argument(
         "--order",
         type=int,
         default=6,
         metavar="N",
         help="HEALPix order of its cells (6; more for less than 50 square degrees)",
     )
-    fit.add_argument(
+    command.add_argument(
         "--stream",
         action="store_true",
         help="read tables as they are needed, not into memory",
     )
-    fit.add_argument(
+    command.add_argument(
         "--workers", type=int, default=0, metavar="N", help="that read a stream ahead"
     )
-    fit.add_argument(
+    command.add_argument(
         "--shards",
         type=int,
         metavar="N",
         help="parts of a step, shared by the processes of torchrun (one for each)",
     )
-    fit.add_argument("--resume", action="store_true", help="go on with a stopped run")
-    fit.set_defaults(run=_fit)
-    return fit
+    command.add_argument("--resume", action="store_true", help="go on with a stopped run")
 
 
 def _report_parser(commands):
@@ -255,6 +286,12 @@ def _report_parser(commands):
         "--simulated", type=int, metavar="N", help="score on N simulated pairs"
     )
     data.add_argument("--pairs", metavar="PATH", help="score on these, as for fit")
+    report.add_argument(
+        "--surveys",
+        nargs=2,
+        metavar="NAME",
+        help="surveys of the pairs (default: the first two of the weights)",
+    )
     data.add_argument(
         "--test-set",
         metavar="FILE",
@@ -472,20 +509,62 @@ def _translate(options):
 
 
 def _fit(options):
-    from astro_disentangle.data.pair_stream import PairStream
     from astro_disentangle.disentangler import Disentangler
-    from astro_disentangle.training.parallel import Ranks
+
+    pairs, validation = _training_pairs(options, tuple(options.surveys))
+    settings = {"recipe": options.recipe, **_training_settings(options)}
+    if options.start is None:
+        model = Disentangler(surveys=tuple(options.surveys), **settings)
+    else:
+        model = Disentangler.load(options.start).set_params(**settings)
+    model.fit(pairs, validation=validation, resume=options.resume or None)
+    _write_trained(model, pairs, options)
+
+
+def _add_survey(options):
+    from astro_disentangle.disentangler import Disentangler
+
+    survey = _described(options.survey)
+    pairs, validation = _training_pairs(options, (options.known, survey))
+    model = Disentangler.load(options.start).set_params(**_training_settings(options))
+    resume = options.resume or None
+    model.add_survey(survey, pairs, validation=validation, resume=resume)
+    _write_trained(model, pairs, options)
+
+
+def _described(name):
+    """A survey by its name or by the JSON file that describes it."""
+    from astro_disentangle.survey import Survey
+    from astro_disentangle.surveys import get_survey
+
+    if name.endswith(".json"):
+        return Survey.from_json(Path(name).read_text(encoding="utf-8"))
+    return get_survey(name)
+
+
+def _surveys_of(model, names):
+    """Two surveys as the model has them described; the first two by default."""
+    known = model.network_.surveys
+    if missing := sorted(set(names or ()) - set(known)):
+        raise ValueError(
+            f"'--surveys' must be two of {sorted(known)}; got {missing[0]!r}."
+        )
+    return tuple(known[name] for name in names or list(known)[:2])
+
+
+def _training_pairs(options, surveys):
+    """Pairs to train on, and those that are held out, if any."""
+    from astro_disentangle.data.pair_stream import PairStream
 
     if options.stream:
-        pairs = PairStream(options.pairs, surveys=tuple(options.surveys))
+        pairs = PairStream(options.pairs, surveys=surveys)
     else:
-        pairs = _read_pairs(options.pairs, tuple(options.surveys))
-    validation = None
-    if options.validation is not None:
-        pairs, validation = _held_out(pairs, options)
-    options.output.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "recipe": options.recipe,
+        pairs = _read_pairs(options.pairs, surveys)
+    return (pairs, None) if options.validation is None else _held_out(pairs, options)
+
+
+def _training_settings(options):
+    return {
         "n_steps": options.steps,
         "batch_size": options.batch_size,
         "n_shards": options.shards,
@@ -494,13 +573,15 @@ def _fit(options):
         "directory": options.output,
         "device": options.device,
     }
-    if options.start is None:
-        model = Disentangler(surveys=tuple(options.surveys), **settings)
-    else:
-        model = Disentangler.load(options.start).set_params(**settings)
-    model.fit(pairs, validation=validation, resume=True if options.resume else None)
+
+
+def _write_trained(model, pairs, options):
+    """Weights and history of a run, by the first of its processes."""
+    from astro_disentangle.training.parallel import Ranks
+
     if Ranks.current().rank:
         return
+    options.output.mkdir(parents=True, exist_ok=True)
     model.save(options.output / "model.safetensors")
     model.history_.write(options.output / "history.ecsv", overwrite=True)
     print(
@@ -542,7 +623,7 @@ def _report(options):
     from astro_disentangle.simulation.pairs import as_pairs, simulate_pairs
 
     model = Disentangler.load(options.weights, device=options.device)
-    surveys, other = tuple(model.network_.surveys), None
+    surveys, other = _surveys_of(model, options.surveys), None
     if options.pairs is not None:
         pairs = _read_pairs(options.pairs, surveys)
     elif options.test_set is not None:

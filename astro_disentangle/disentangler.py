@@ -794,48 +794,77 @@ class Disentangler(Estimator):
         >>> model.fit(simulate_pairs(8)).history_["step"].tolist()
         [2]
         """
-        from astro_disentangle.training.loop import Trainer
-        from astro_disentangle.training.parallel import Ranks
-        from astro_disentangle.training.source import PairsSource
-
-        seed = seed_of(self.random_state)
-        n_shards = Ranks.current().size if self.n_shards is None else self.n_shards
-        objective, settings = self._aims(seed, n_shards)
-        batch_size = self._part_size(check_count("n_shards", n_shards))
-        network = self._start(seed)
-        device, source = check_device(self.device), None
-        if isinstance(pairs, PairStream):
-            source = self._streamed(pairs, batch_size, n_shards, seed)
-            pairs = pairs.sample(_SAMPLE, seed=seed)
-        batches, group = _usable(pairs, "pairs", network.surveys)
-        known = PairsSource(batches, group, batch_size, seed, device)
-        if validation is not None:
-            validation = _usable(validation, "validation", network.surveys)
-            validation = PairsSource(*validation, batch_size, seed, device)
-        directory = self.directory if resume in (None, True, False) else resume
-        trainer = Trainer(
-            network,
-            source or known,
-            objective,
-            settings,
-            directory,
-            validation=validation,
-        )
-        if resume and not trainer.resume():
-            raise WeightsError(
-                f"there is no run to resume in {str(directory)!r}; 'directory' or "
-                "'resume' must name its folder."
-            )
-        if not resume and trainer.path is not None and trainer.path.exists():
-            raise WeightsError(
-                f"there is a run in '{directory}' already; resume=True goes on with "
-                "it. Remove it, or give another 'directory', to start anew."
-            )
-        try:
-            trainer.run(progress=self.progress)
-        finally:
-            network.eval()
+        network = self._start(seed_of(self.random_state))
+        trainer, known = self._train(network, pairs, validation, resume)
         self._finish(trainer, known)
+        return self
+
+    def add_survey(self, survey, pairs, *, validation=None, resume=None):
+        """
+        Learn a further survey from galaxies that one of the model's has observed too.
+
+        The layers of the new survey begin as those of the one whose pixels are most
+        like its own, and they alone are trained, by what the constructor says of
+        training: no latent and no view of the other surveys changes by a bit. The model
+        then translates from the new survey to all others and back.
+
+        Parameters
+        ----------
+        survey : str or `Survey`
+            The new survey.
+        pairs : `PairedCutouts` or `PairStream`
+            The same galaxies in the new survey and in one of the model's; some hundred
+            are enough to begin with.
+        validation : `PairedCutouts`, optional
+            As in `fit`.
+        resume : str, `~pathlib.Path` or bool, optional
+            As in `fit`.
+
+        Returns
+        -------
+        self : `Disentangler`
+            With the new survey in ``surveys``, behind the others. ``history_`` is of
+            this training; `save` writes all of it.
+
+        Raises
+        ------
+        NotFittedError
+            If there are no weights.
+        SurveyMismatchError
+            If the model knows the survey, or the pairs are not of it and of one that
+            the model knows.
+        DisentangleError
+            If training diverges.
+        WeightsError
+            As in `fit`.
+
+        Examples
+        --------
+        >>> from astro_disentangle import Disentangler, simulate_pairs
+        >>> model = Disentangler.load().set_params(
+        ...     n_steps=1, batch_size=4, progress=False, random_state=0)
+        >>> pairs = simulate_pairs(4, surveys=("hsc", "kids"), random_state=1)
+        >>> model.add_survey("kids", pairs).surveys
+        ('hsc', 'legacy', 'kids')
+        >>> model.translate(pairs["kids"][0], survey="legacy").survey.name
+        'legacy'
+        """
+        from astro_disentangle.training.extension import extended
+
+        survey = get_survey(survey)
+        network = extended(self._fitted(), survey)
+        known = sorted(self.network_.surveys)
+        others = [name for name in pairs.surveys if name != survey.name]
+        if len(pairs.surveys) != 2 or len(others) != 1 or others[0] not in known:
+            raise SurveyMismatchError(
+                f"'pairs' must be of {survey.name!r} and one of {known}; got "
+                f"{sorted(pairs.surveys)}."
+            )
+        trainer, known = self._train(network, pairs, validation, resume)
+        self._finish(trainer, known, fixed=others[0])
+        network.requires_grad_(True)
+        self.surveys = (*self.surveys, survey)
+        self.loaded_ = True
         return self
 
     def report(
@@ -957,25 +986,78 @@ class Disentangler(Estimator):
             n_shards=n_shards,
         )
 
-    def _finish(self, trainer, source):
-        """Mean weights of a run, and with its pairs the centre, rules and bank."""
+    def _train(self, network, pairs, validation, resume):
+        """A run of training to its end; it, and pairs that memory holds."""
+        from astro_disentangle.training.loop import Trainer
+        from astro_disentangle.training.parallel import Ranks
+        from astro_disentangle.training.source import PairsSource
+
+        seed = seed_of(self.random_state)
+        n_shards = Ranks.current().size if self.n_shards is None else self.n_shards
+        objective, settings = self._aims(seed, n_shards)
+        batch_size = self._part_size(check_count("n_shards", n_shards))
+        device, source = check_device(self.device), None
+        if isinstance(pairs, PairStream):
+            source = self._streamed(pairs, batch_size, n_shards, seed)
+            pairs = pairs.sample(_SAMPLE, seed=seed)
+        surveys = list(network.surveys)
+        if len(surveys) > 2 and isinstance(pairs, PairedCutouts):
+            surveys = [name for name in surveys if name in pairs.surveys]
+        batches, group = _usable(pairs, "pairs", surveys)
+        known = PairsSource(batches, group, batch_size, seed, device)
+        if validation is not None:
+            validation = _usable(validation, "validation", surveys)
+            validation = PairsSource(*validation, batch_size, seed, device)
+        directory = self.directory if resume in (None, True, False) else resume
+        trainer = Trainer(
+            network,
+            source or known,
+            objective,
+            settings,
+            directory,
+            validation=validation,
+        )
+        if resume and not trainer.resume():
+            raise WeightsError(
+                f"there is no run to resume in {str(directory)!r}; 'directory' or "
+                "'resume' must name its folder."
+            )
+        if not resume and trainer.path is not None and trainer.path.exists():
+            raise WeightsError(
+                f"there is a run in '{directory}' already; resume=True goes on with "
+                "it. Remove it, or give another 'directory', to start anew."
+            )
+        try:
+            trainer.run(progress=self.progress)
+        finally:
+            network.eval()
+        return trainer, known
+
+    def _finish(self, trainer, source, fixed=None):
+        """Mean weights of a run, and with its pairs the centre, rules and bank.
+
+        With a survey that is ``fixed``, those of the other one of the pairs alone.
+        """
         from astro_disentangle.training.few_steps import learn_rules
 
         network, settings = trainer.network, trainer.settings
         network.load_state_dict(trainer.averaged(), strict=False)
         network.eval()
         if trainer.objective.centred and len(source.group) > 1:
-            centre_physics(network, [source.batches])
+            centre_physics(network, [source.batches], fixed=fixed)
         learn_rules(
             network,
             source,
             seed=settings.seed,
+            targets=[name for name in source.batches if name != fixed],
             n_pairs=min(192, len(source.group)),
             n_updates=min(150, settings.n_steps),
             progress=self.progress and trainer.ranks.rank == 0,
         )
-        bank = InstrumentBank.observe(network, source.batches, source.group)
-        self._set_fitted(network, bank, trainer.history, sha256="")
+        bank, heads = InstrumentBank.observe(network, source.batches, source.group), None
+        if fixed is not None:
+            bank, heads = self.bank_.with_others(bank), self.heads_
+        self._set_fitted(network, bank, trainer.history, sha256="", heads=heads)
 
     def _part_size(self, n_shards):
         """Galaxies in a part of a training step."""
@@ -1181,7 +1263,7 @@ class Disentangler(Estimator):
         if own is None or not own.has_images_of(asked):
             raise SurveyMismatchError(
                 f"the model knows the surveys {sorted(network.surveys)}; got "
-                f"{asked.name!r}. Train one with fit() for other surveys."
+                f"{asked.name!r}. add_survey() makes it know another one."
             )
         return own
 

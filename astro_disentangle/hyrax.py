@@ -197,15 +197,8 @@ class HyraxDisentangler(torch.nn.Module):
         CutoutError
             If fewer than two galaxies of the batch can be used.
         """
-        import ignite.distributed
-
         try:
-            if ignite.distributed.get_world_size() > 1:
-                raise DisentangleError(
-                    "'general.distributed' must be false, as the processes would not "
-                    "share their gradients; got true. Train with 'torchrun -m "
-                    "astro_disentangle.training' on several GPUs."
-                )
+            _check_alone()
             return self.disentangler.advance(self._step(batch))
         except Exception as error:
             self.failure = error
@@ -383,6 +376,18 @@ class _Pupil(Disentangler):
         source = PairsSource(batches, group, size, settings.seed, self.device)
         self._finish(self.trainer_, source)
         self.seen_ = {}
+
+
+def _check_alone():
+    """Raise if there are other processes, whose gradients would not be seen here."""
+    import ignite.distributed
+
+    if ignite.distributed.get_world_size() > 1:
+        raise DisentangleError(
+            "'general.distributed' must be false, as the processes would not share "
+            "their gradients; got true. Train with 'torchrun -m "
+            "astro_disentangle.training' on several GPUs."
+        )
 
 
 def _surveys(table):

@@ -28,7 +28,6 @@ import time
 from pathlib import Path
 
 import dask
-import distributed
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -40,6 +39,7 @@ from pyarrow import parquet
 from astro_disentangle import Disentangler, embed_catalog, get_survey
 from astro_disentangle.data.read import read_cutouts
 from astro_disentangle.embedding.rows import rows_of_batch
+from astro_disentangle.embedding.schedule import local_client
 from astro_disentangle.embedding.source import open_source
 from astro_disentangle.simulation import simulate
 
@@ -153,15 +153,9 @@ def peak():
     return next(int(line.split()[1]) for line in lines if "VmHWM" in line) / 1024
 
 
-def cluster(workers):
-    return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, dashboard_address=":0"
-    )
-
-
 def with_workers(path, output, workers):
     """Seconds, peak memory per worker before and after, MB."""
-    with cluster(workers) as here, distributed.Client(here) as client:
+    with local_client(workers) as client:
         client.run(lambda: (__import__("astro_disentangle.embedding"), None)[1])
         client.run(torch.set_num_threads, 1)
         before = max(client.run(peak).values())
@@ -209,7 +203,7 @@ def kill(path, output, share):
 
 def embed_for_kill(path, output):
     """What the process that is killed does."""
-    with cluster(2) as here, distributed.Client(here) as client:
+    with local_client(2) as client:
         client.run(torch.set_num_threads, 1)
         embed_catalog("default", path, output, client)
 

@@ -324,7 +324,7 @@ def _check_survey(known, survey):
     if survey is not None and get_survey(survey).name not in known:
         raise SurveyMismatchError(
             f"the model knows the surveys {sorted(known)}; got "
-            f"{get_survey(survey).name!r}. Train one with fit() for other surveys."
+            f"{get_survey(survey).name!r}. add_survey() makes a model know another one."
         )
 
 

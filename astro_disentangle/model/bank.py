@@ -126,6 +126,23 @@ class InstrumentBank:
                 )
         return cls(z, psf_fwhm, noise)
 
+    def with_others(self, other):
+        """
+        The bank with what another one says of surveys that are not in it.
+
+        Parameters
+        ----------
+        other : `InstrumentBank`
+            The other bank.
+
+        Returns
+        -------
+        bank : `InstrumentBank`
+            Of the surveys of both.
+        """
+        parts = ("z_instrument", "psf_fwhm", "noise")
+        return InstrumentBank(*(getattr(other, p) | getattr(self, p) for p in parts))
+
     def tensors(self):
         """The bank as a flat dict of tensors; 0 stands for what is unknown."""
         return {

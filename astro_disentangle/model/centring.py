@@ -24,7 +24,7 @@ _CHUNK = 64
 
 
 @torch.inference_mode()
-def centre_physics(network, steps):
+def centre_physics(network, steps, *, fixed=None):
     """
     Give the physics latents of all surveys the same mean.
 
@@ -34,6 +34,8 @@ def centre_physics(network, steps):
         The trained network; its physics encoder is changed in place.
     steps : iterable of dict of str to `~astro_disentangle.data.batch.CutoutBatch`
         The same N galaxies in every survey, in portions of any size.
+    fixed : str, optional
+        Survey that stays where it is, and whose mean the others are given.
 
     Returns
     -------
@@ -48,7 +50,8 @@ def centre_physics(network, steps):
         for part in rows.split(_CHUNK):
             views = [network.view(batches[name][part].to(device)) for name in names]
             z = torch.stack([network.physics(view) for view in views]).double()
-            difference = z - z.mean(0)
+            middle = z.mean(0) if fixed is None else z[names.index(fixed)]
+            difference = z - middle
             count += len(part)
             total = total + difference.sum(1)
             square = square + difference.square().sum(1)

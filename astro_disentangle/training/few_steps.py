@@ -25,7 +25,16 @@ _TEACHER = 64
 _RATE, _BATCH = 1e-2, 24
 
 
-def learn_rules(network, source, *, seed, n_pairs=192, n_updates=150, progress=False):
+def learn_rules(
+    network,
+    source,
+    *,
+    seed,
+    targets=None,
+    n_pairs=192,
+    n_updates=150,
+    progress=False,
+):
     """
     Learn the rules of few steps of a network, in place.
 
@@ -38,6 +47,8 @@ def learn_rules(network, source, *, seed, n_pairs=192, n_updates=150, progress=F
         Step number to `~astro_disentangle.training.source.Step`.
     seed : int
         Key of the noise.
+    targets : sequence of str, optional
+        Surveys whose rules are learned; all of them by default.
     n_pairs : int
         Pairs, at least, whose views are painted by many steps.
     n_updates : int
@@ -55,7 +66,8 @@ def learn_rules(network, source, *, seed, n_pairs=192, n_updates=150, progress=F
     from tqdm import tqdm
 
     gain = {}
-    targets = [n for n in network.surveys if network.decoder.rule(n) is not None]
+    targets = network.surveys if targets is None else targets
+    targets = [n for n in targets if network.decoder.rule(n) is not None]
     with tqdm(total=len(targets), disable=not progress, unit="rule") as bar:
         for target in targets:
             ends = _many_steps(network, source, target, seed, n_pairs)

@@ -153,7 +153,7 @@ class Trainer:
     Parameters
     ----------
     network : `~astro_disentangle.model.network.Network`
-        The network; trained in place.
+        The network; trained in place, but for what asks for no gradient.
     source : callable
         Number to `~astro_disentangle.training.source.Step`: part ``p`` of step ``n`` of
         ``n_shards`` parts has the number ``n * n_shards + p``.
@@ -190,11 +190,16 @@ class Trainer:
         self._window = []
         self._seconds = 0.0
         self._whole = True
-        self.average = {
-            name: tensor.detach().clone() for name, tensor in network.named_parameters()
+        self.parameters = {
+            name: parameter
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad
         }
-        matrices = [p for p in network.parameters() if p.ndim > 1]
-        vectors = [p for p in network.parameters() if p.ndim <= 1]
+        self.average = {
+            name: tensor.detach().clone() for name, tensor in self.parameters.items()
+        }
+        matrices = [p for p in self.parameters.values() if p.ndim > 1]
+        vectors = [p for p in self.parameters.values() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": settings.weight_decay},
@@ -271,7 +276,7 @@ class Trainer:
             group["lr"] = rate
         self.network.train()
         names, values = self._differentiate(logged)
-        parameters = self.network.parameters()
+        parameters = self.parameters.values()
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         # All numbers at once: a GPU is waited for no more than once a step.
         values = torch.cat([values, norm.double()[None]]).tolist()
@@ -335,12 +340,12 @@ class Trainer:
         return torch.cat(
             [
                 (torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1)
-                for p in self.network.parameters()
+                for p in self.parameters.values()
             ]
         )
 
     def _set_gradient(self, vector):
-        parameters = list(self.network.parameters())
+        parameters = list(self.parameters.values())
         parts = vector.split([parameter.numel() for parameter in parameters])
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view(parameter.shape)
@@ -362,11 +367,8 @@ class Trainer:
     def _update_average(self):
         # A short memory at first, or the average would remember the start.
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        parameters = dict(self.network.named_parameters())
         torch._foreach_lerp_(
-            list(self.average.values()),
-            [parameters[name] for name in self.average],
-            1 - decay,
+            list(self.average.values()), list(self.parameters.values()), 1 - decay
         )
 
     def save(self):
@@ -374,7 +376,7 @@ class Trainer:
         if self.path is None or self.ranks.rank > 0:
             return
         tensors = {}
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self.parameters.items():
             tensors[f"weights.{name}"] = parameter
             tensors[f"average.{name}"] = self.average[name]
             for moment, value in self.optimizer.state.get(parameter, {}).items():
@@ -424,8 +426,7 @@ class Trainer:
                 f"'{self.path}' belongs to another run: its data are not the same. "
                 "Give it the same pairs and batch size, or another folder."
             )
-        parameters = dict(self.network.named_parameters())
-        expected = {f"weights.{name}" for name in parameters}
+        expected = {f"weights.{name}" for name in self.parameters}
         found = {name for name in tensors if name.startswith("weights.")}
         if expected != found:
             raise WeightsError(
@@ -433,7 +434,7 @@ class Trainer:
                 f"{min(expected ^ found)!r}."
             )
         with torch.no_grad():
-            for name, parameter in parameters.items():
+            for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"weights.{name}"])
                 self.average[name].copy_(tensors[f"average.{name}"])
                 moments = ("step", "exp_avg", "exp_avg_sq")
