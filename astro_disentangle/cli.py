@@ -276,7 +276,9 @@ def _add_training(command, steps):
         metavar="N",
         help="parts of a step, shared by the processes of torchrun (one for each)",
     )
-    command.add_argument("--resume", action="store_true", help="go on with a stopped run")
+    command.add_argument(
+        "--resume", action="store_true", help="go on with a stopped run"
+    )
 
 
 def _report_parser(commands):

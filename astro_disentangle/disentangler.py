@@ -803,10 +803,10 @@ class Disentangler(Estimator):
         """
         Learn a further survey from galaxies that one of the model's has observed too.
 
-        The layers of the new survey begin as those of the one whose pixels are most
-        like its own, and they alone are trained, by what the constructor says of
-        training: no latent and no view of the other surveys changes by a bit. The model
-        then translates from the new survey to all others and back.
+        The layers of the new survey begin as those of the one whose noise is most like
+        its own, and they alone are trained, by what the constructor says of training:
+        no latent and no view of the other surveys changes by a bit. The model then
+        translates from the new survey to all others and back.
 
         Parameters
         ----------
@@ -846,7 +846,8 @@ class Disentangler(Estimator):
         >>> pairs = simulate_pairs(4, surveys=("hsc", "kids"), random_state=1)
         >>> model.add_survey("kids", pairs).surveys
         ('hsc', 'legacy', 'kids')
-        >>> model.translate(pairs["kids"][0], survey="legacy").survey.name
+        >>> view = model.translate(pairs.cutouts("kids")[0], survey="legacy")
+        >>> view.survey.name
         'legacy'
         """
         from astro_disentangle.training.extension import extended
@@ -1054,7 +1055,10 @@ class Disentangler(Estimator):
             n_updates=min(150, settings.n_steps),
             progress=self.progress and trainer.ranks.rank == 0,
         )
-        bank, heads = InstrumentBank.observe(network, source.batches, source.group), None
+        bank, heads = (
+            InstrumentBank.observe(network, source.batches, source.group),
+            None,
+        )
         if fixed is not None:
             bank, heads = self.bank_.with_others(bank), self.heads_
         self._set_fitted(network, bank, trainer.history, sha256="", heads=heads)

@@ -251,8 +251,10 @@ def test_errors_of_training(host, files, tmp_path, changes, names, error, messag
     for name in ("hsc", "legacy"):
         (tmp_path / f"{name}.npz").write_bytes((files / f"{name}.npz").read_bytes())
     (tmp_path / "sdss.npz").write_bytes((files / "hsc.npz").read_bytes())
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         _train(host(**changes), tmp_path, *names)
+    if error is RuntimeError:
+        assert "must be those of" in str(caught.value.__cause__)
 
 
 def test_data_sets_have_names_of_surveys(host, files, tmp_path):

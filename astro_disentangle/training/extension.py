@@ -6,8 +6,8 @@ observation, patches, the layers that paint. A new survey brings layers of its o
 everything else is frozen (as scArches does for single cells, doi:10.1038/
 s41587-021-01001-7), so that no latent and no view of another survey changes by a bit.
 
-The layers begin as those of the survey whose pixels are most like the new ones, as if
-images had been interpolated in wavelength to its bands: with :math:`x_n` the new
+The layers begin as those of the survey whose noise is most like that of the new one,
+as if images had been interpolated in wavelength to its bands: with :math:`x` the new
 survey's bands and :math:`M` the interpolation, a layer that reads :math:`x` begins as
 :math:`W M`, and one that paints as :math:`M' W`, where :math:`M'` goes the other way.
 A network that has never seen the survey then already sees and paints galaxies; a few
@@ -80,7 +80,10 @@ def extended(network, survey):
 
 def nearest_survey(network, survey):
     """
-    The survey of a network whose pixels are most like those of another one.
+    The survey of a network that is nearly as deep as another one.
+
+    Pixels are seen in units of their noise, so that a galaxy looks most like itself in
+    the survey whose noise is most like that of the new one.
 
     Parameters
     ----------
@@ -92,18 +95,23 @@ def nearest_survey(network, survey):
     Returns
     -------
     near : `~astro_disentangle.Survey`
-        That with the nearest pixel scale, by its logarithm.
+        That with the smallest mean difference of the logarithms of the noise on one
+        square arcsec, its bands interpolated to those of the other.
 
     Examples
     --------
     >>> from astro_disentangle import Disentangler, get_survey
     >>> from astro_disentangle.training.extension import nearest_survey
-    >>> nearest_survey(Disentangler.load().network_, get_survey("kids")).name
-    'hsc'
+    >>> nearest_survey(Disentangler.load().network_, get_survey("des")).name
+    'legacy'
     """
 
+    def noise(one):
+        return np.log(np.asarray(one.pixel_noise()) / one.pixel_scale)
+
     def distance(known):
-        return abs(np.log(known.pixel_scale / survey.pixel_scale))
+        mixing = band_mixing(known, survey).numpy()
+        return np.abs(mixing @ noise(known) - noise(survey)).mean()
 
     return min(network.surveys.values(), key=distance)
 
