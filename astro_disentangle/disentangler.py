@@ -745,7 +745,7 @@ class Disentangler(Estimator):
             reads = [donors]
         else:
             donors = [donor for donor, _ in each_cutout(donors, None)]
-            check_own_survey(name, donors, survey)
+            check_own_survey(name, donors, self._described(survey))
             reads = list(self._read(donors, survey, None, batch_size, progress=False))
         batches = [r.batch[(r.batch.flags & FLAGS.UNUSABLE) == 0] for r in reads]
         batches = [batch for batch in batches if len(batch)]
@@ -888,8 +888,8 @@ class Disentangler(Estimator):
         Parameters
         ----------
         pairs : `PairedCutouts`
-            Pairs of the model's two surveys, at least 16, better 1,000 and more; those
-            of `simulate_pairs`, with their truth, or your own.
+            Pairs of two of the model's surveys, at least 16, better 1,000 and more;
+            those of `simulate_pairs`, with their truth, or your own.
         labels : `~astropy.table.Table`, optional
             A row for each pair; each column of numbers is a property to be read from
             the latents. ``pairs.truth`` by default.
@@ -942,9 +942,11 @@ class Disentangler(Estimator):
         network = self._fitted()
         given = {"pairs": pairs, "other": pairs if other is None else other}
         for name, part in given.items():
-            if set(part.surveys) != set(network.surveys):
+            unknown = set(part.surveys) - set(network.surveys)
+            if unknown or set(part.surveys) != set(pairs.surveys):
+                known = network.surveys if name == "pairs" else pairs.surveys
                 raise SurveyMismatchError(
-                    f"{name!r} must be of {sorted(network.surveys)}; got "
+                    f"{name!r} must be of two of {sorted(known)}; got "
                     f"{sorted(part.surveys)}."
                 )
             if len(part) != len(pairs):
@@ -1259,10 +1261,16 @@ class Disentangler(Estimator):
             )
         return self.network_
 
+    def _described(self, survey):
+        """A survey that the weights alone describe in place of its name."""
+        if isinstance(survey, str) and survey not in SURVEYS:
+            return self._fitted().surveys.get(survey, survey)
+        return survey
+
     def _survey(self, survey):
         """The model's own description of a survey, by name or description."""
         network = self._fitted()
-        asked = get_survey(survey)
+        asked = get_survey(self._described(survey))
         own = network.surveys.get(asked.name)
         if own is None or not own.has_images_of(asked):
             raise SurveyMismatchError(
@@ -1276,6 +1284,7 @@ class Disentangler(Estimator):
         from tqdm import tqdm
 
         batch_size = check_count("batch_size", batch_size)
+        survey = self._described(survey)
         if isinstance(cutouts, Cutouts):
             reads = _in_batches(cutouts, survey, position, batch_size)
         else:

@@ -261,7 +261,7 @@ class HyraxDisentangler(torch.nn.Module):
 
     def load(self, load_path):
         """
-        Take weights from anywhere that `Disentangler.load` takes them from.
+        Take weights from a file, as `~astro_disentangle.Disentangler.load` does.
 
         Parameters
         ----------

@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """The command line as users call it: real files in, real files out."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -97,6 +98,33 @@ def test_fit_and_use(tmp_path, capsys):
     words += ["--output", str(tmp_path / "latents.ecsv")]
     assert main(words) == 0, capsys.readouterr().err
     assert QTable.read(tmp_path / "latents.ecsv")["survey"][0] == "legacy"
+
+
+def test_add_survey_and_use(tmp_path, capsys):
+    kids = dataclasses.replace(get_survey("kids"), name="mine")
+    (tmp_path / "mine.json").write_text(kids.to_json())
+    pairs = simulate_pairs(20, surveys=("legacy", kids), random_state=4)
+    pairs.write(tmp_path / "pairs")
+    words = ["add-survey", "--survey", str(tmp_path / "mine.json"), "--known", "legacy"]
+    words += ["--pairs", str(tmp_path / "pairs"), "--output", str(tmp_path / "run")]
+    words += ["--steps", "2", "--batch-size", "8"]
+    assert main(words) == 0, capsys.readouterr().err
+    assert "20 pairs, 2 steps" in capsys.readouterr().out
+    assert main(words) == 2
+    assert "resume=True" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0, capsys.readouterr().err
+    weights = ["--weights", str(tmp_path / "run" / "model.safetensors")]
+    galaxy = str(next((tmp_path / "pairs" / "mine").glob("*.fits")))
+    words = ["translate", galaxy, *weights, "--survey", "hsc", "--source", "mine"]
+    assert main([*words, "--output", str(tmp_path / "views")]) == 0
+    assert len(list((tmp_path / "views").glob("*.fits"))) == 5
+    words = ["report", "--pairs", str(tmp_path / "pairs"), *weights, "--no-baselines"]
+    words += ["--views", "2", "--samples", "2", "--output", str(tmp_path / "report")]
+    assert main([*words, "--surveys", "legacy", "kids"]) == 2
+    assert "got 'kids'" in capsys.readouterr().err
+    assert main([*words, "--surveys", "legacy", "mine"]) == 0, capsys.readouterr().err
+    scores = QTable.read(tmp_path / "report" / "scores.ecsv")
+    assert {"mine", "mine->legacy", "legacy->mine"} <= set(scores["where"])
 
 
 @pytest.mark.parametrize("suffix", [".ecsv", ".fits"])

@@ -216,11 +216,11 @@ def embed_catalog(
         raise ValueError(f"'donors' must be 'neighbours' or None; got {donors!r}.")
     source = open_source(catalog, survey=survey, columns=columns)
     with _weights(model) as weights:
-        _check_survey(weights.surveys, survey)
+        name = _check_survey(weights.surveys, survey)
         dtype = check_dtype(dtype or weights.dtype)
         plan = {
             "catalog": source.identity(),
-            "survey": None if survey is None else get_survey(survey).name,
+            "survey": name,
             "columns": list(source.columns.carried),
             "model": weights.sha256,
             "extension": _extension(extension, source),
@@ -321,11 +321,16 @@ def _check_packages():
 
 
 def _check_survey(known, survey):
-    if survey is not None and get_survey(survey).name not in known:
+    """The name of a survey that the model knows, if one was given."""
+    if survey is None or survey in known:
+        return survey
+    name = get_survey(survey).name
+    if name not in known:
         raise SurveyMismatchError(
-            f"the model knows the surveys {sorted(known)}; got "
-            f"{get_survey(survey).name!r}. add_survey() makes a model know another one."
+            f"the model knows the surveys {sorted(known)}; got {name!r}. add_survey() "
+            "makes a model know another one."
         )
+    return name
 
 
 def _extension(name, source):
