@@ -17,7 +17,13 @@ from astro_disentangle import (
     get_survey,
     simulate_pairs,
 )
-from astro_disentangle.training.extension import band_mixing, extended, nearest_survey
+from astro_disentangle.model.encoder import View
+from astro_disentangle.training.extension import (
+    _of_images,
+    band_mixing,
+    extended,
+    nearest_survey,
+)
 
 
 def _translated(network, batch, target, seed=0):
@@ -114,6 +120,31 @@ def test_bands_are_interpolated_in_wavelength():
     assert mixing[4].tolist() == [0, 0, 1]
     strange = dataclasses.replace(north, filters=("mine-a", "mine-b", "mine-c"))
     assert band_mixing(strange, des)[2].tolist() == [0, 1, 0]
+
+
+def test_what_is_seen_of_interpolated_bands():
+    mixing = band_mixing(get_survey("lsst"), get_survey("hsc"))
+    x = torch.randn(2, 6, 48, 48, generator=torch.Generator().manual_seed(0))
+    known = torch.zeros(2, 5, 48, 48), torch.zeros(2, 25)
+    mixed = torch.einsum("dc,bcij->bdij", mixing, x)
+    wanted = View("hsc", mixed, *known).images[:, :6]
+    images = View("lsst", x, torch.zeros_like(x), torch.zeros(2, 30)).images
+    found = torch.einsum("oi,bihw->bohw", _of_images(mixing), images)[:, :6]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_patches_of_another_size_keep_the_variance_of_noise(model):
+    twin = dataclasses.replace(
+        model.network_.surveys["legacy"], name="twin", stamp_size=64, patch_size=8
+    )
+    layers = extended(model.network_, twin).decoder.patch
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        spread = [
+            layers[name](torch.randn(64, 4, n, n, generator=generator)).std()
+            for name, n in (("legacy", 32), ("twin", 64))
+        ]
+    assert 0.6 < spread[1] / spread[0] < 1.1
 
 
 def test_nearest_survey_is_the_one_as_deep(tiny_network):
@@ -213,7 +244,9 @@ def test_saved_and_loaded_with_all_its_surveys(added, tmp_path):
             model.transform(pairs.cutouts(name))["physics"],
         )
     assert again.bank_.z_instrument["sdss"].shape[1] == 24
-    assert torch.equal(again.bank_.z_instrument["hsc"], model.bank_.z_instrument["hsc"])
+    before = Disentangler.load().bank_
+    for name in ("hsc", "legacy"):
+        assert torch.equal(again.bank_.z_instrument[name], before.z_instrument[name])
     assert set(again.heads_) == set(model.heads_) != set()
 
 
