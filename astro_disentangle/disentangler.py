@@ -1099,7 +1099,8 @@ class Disentangler(Estimator):
         surveys = tuple(get_survey(survey) for survey in self.surveys)
         if len(surveys) != 2:
             raise SurveyMismatchError(
-                f"'surveys' must be two surveys; got {len(surveys)}."
+                f"'surveys' must be two surveys to fit; got {len(surveys)}. "
+                "add_survey() learns a further one."
             )
         loaded = getattr(self, "loaded_", False)
         sizes = self.network or {}
