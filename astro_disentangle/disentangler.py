@@ -864,7 +864,7 @@ class Disentangler(Estimator):
         trainer, known = self._train(network, pairs, validation, resume)
         self._finish(trainer, known, fixed=others[0])
         network.requires_grad_(True)
-        self.surveys = (*self.surveys, survey)
+        self.surveys = (*self.surveys, _short(survey))
         self.loaded_ = True
         return self
 
@@ -1229,11 +1229,6 @@ class Disentangler(Estimator):
         """
         dtype = check_dtype("float32" if dtype is None else dtype)
         (network, bank, recipe, history, heads), digest = _read_weights(name_or_path)
-        known = []
-        for survey in network.surveys.values():
-            described = SURVEYS.get(survey.name)
-            same = described is not None and described.has_images_of(survey)
-            known.append(survey.name if same else survey)
         default = NetworkConfig()
         changed = {
             field: value
@@ -1241,7 +1236,7 @@ class Disentangler(Estimator):
             if value != getattr(default, field)
         }
         model = cls(
-            surveys=tuple(known),
+            surveys=tuple(_short(survey) for survey in network.surveys.values()),
             recipe=recipe,
             network=changed or None,
             device=device,
@@ -1356,6 +1351,13 @@ def _read_weights(name):
         # In a cache a file has no name that says anything.
         hub.forget(name)
         raise WeightsError(f"what is at '{name}' cannot be used: {error}") from error
+
+
+def _short(survey):
+    """The name of a survey where that says all; else its description."""
+    described = SURVEYS.get(survey.name)
+    same = described is not None and described.has_images_of(survey)
+    return survey.name if same else survey
 
 
 def _degrees(coord):

@@ -5,7 +5,8 @@
 adds a survey to the packaged weights (or those of ``--weights``) with so many simulated
 pairs with HSC, and scores the model on 512 other ones: once as it begins, with no step
 at all, then for each number of pairs. The last column is that of aperture photometry or
-PSF matching, where a row has one. Torch has one thread.
+PSF matching, where a row has one. ``--against`` scores on pairs with another survey of
+the weights, which the new one was never paired with. Torch has one thread.
 """
 
 import argparse
@@ -72,11 +73,13 @@ def main():
     parser.add_argument("--pairs", type=int, nargs="+", default=[200, 2000])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--weights", default="default")
+    parser.add_argument("--against", default=KNOWN)
     parser.add_argument("--output", help="folder for the weights with most pairs")
     options = parser.parse_args()
     torch.set_num_threads(1)
     survey = get_survey(options.survey)
-    test = simulate_pairs(512, surveys=(KNOWN, survey), random_state=TEST_SEED)
+    both = options.against, survey
+    test = simulate_pairs(512, surveys=both, random_state=TEST_SEED)
     table = None
     for number in (0, *options.pairs):
         model, taken = added(options.weights, survey, number, options.steps)

@@ -216,11 +216,11 @@ def embed_catalog(
         raise ValueError(f"'donors' must be 'neighbours' or None; got {donors!r}.")
     source = open_source(catalog, survey=survey, columns=columns)
     with _weights(model) as weights:
-        name = _check_survey(weights.surveys, survey)
+        known = _check_survey(weights.surveys, survey)
         dtype = check_dtype(dtype or weights.dtype)
         plan = {
             "catalog": source.identity(),
-            "survey": name,
+            "survey": known,
             "columns": list(source.columns.carried),
             "model": weights.sha256,
             "extension": _extension(extension, source),

@@ -186,7 +186,7 @@ def test_latents_and_views_of_known_surveys_do_not_move_by_a_bit(added, model):
 
 def test_the_new_survey_is_read_and_painted(added):
     model, pairs, _ = added
-    assert model.surveys[2] == get_survey("sdss")
+    assert model.surveys == ("hsc", "legacy", "sdss")
     assert model.history_["step"].tolist()[-1] == 6
     table = model.transform(pairs.cutouts("sdss"))
     assert np.isfinite(table["physics"]).all()
