@@ -854,18 +854,17 @@ class Disentangler(Estimator):
 
         survey = get_survey(survey)
         network = extended(self._fitted(), survey)
-        known = sorted(self.network_.surveys)
-        others = [name for name in pairs.surveys if name != survey.name]
-        if len(pairs.surveys) != 2 or len(others) != 1 or others[0] not in known:
+        _check_pairs("pairs", pairs, PairStream)
+        others = set(pairs.surveys) - {survey.name}
+        if survey.name not in pairs.surveys or not others <= set(self.network_.surveys):
             raise SurveyMismatchError(
-                f"'pairs' must be of {survey.name!r} and one of {known}; got "
-                f"{sorted(pairs.surveys)}."
+                f"'pairs' must be of {survey.name!r} and one of "
+                f"{sorted(self.network_.surveys)}; got {sorted(pairs.surveys)}."
             )
         trainer, known = self._train(network, pairs, validation, resume)
-        self._finish(trainer, known, fixed=others[0])
+        self._finish(trainer, known, fixed=others.pop())
         network.requires_grad_(True)
         self.surveys = (*self.surveys, _short(survey))
-        self.loaded_ = True
         return self
 
     def report(
@@ -1386,14 +1385,19 @@ def _read_chunk(chunk, survey):
     return read_cutouts(list(images), survey=survey, position=list(places))
 
 
-def _usable(pairs, name, surveys):
-    """Batches and groups of the rows of pairs that can be used."""
-    if not isinstance(pairs, PairedCutouts):
+def _check_pairs(name, pairs, *others):
+    """Raise if something is no set of pairs."""
+    if not isinstance(pairs, (PairedCutouts, *others)):
         raise TypeError(
             f"{name!r} must be PairedCutouts, for example from "
             f"PairedCutouts.from_nddata(a, b), or, to train on, a PairStream; got "
             f"{type(pairs).__name__}."
         )
+
+
+def _usable(pairs, name, surveys):
+    """Batches and groups of the rows of pairs that can be used."""
+    _check_pairs(name, pairs)
     if set(pairs.surveys) != set(surveys):
         raise SurveyMismatchError(
             f"{name!r} are of {sorted(pairs.surveys)}, the model is of "

@@ -284,8 +284,8 @@ def test_training_is_the_same_every_time_and_resumed(added, tmp_path):
         fresh(folder).add_survey("kids", _of("kids"), resume=True)
 
 
-def _of(*names):
-    return simulate_pairs(8, surveys=("hsc", *names), random_state=1)
+def _of(name, known="hsc"):
+    return simulate_pairs(8, surveys=(known, name), random_state=1)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +294,7 @@ def _of(*names):
         ("legacy", ("legacy",), "does not know"),
         ("kids", ("legacy",), "must be of 'kids' and one of"),
         ("kids", ("des",), "must be of 'kids' and one of"),
+        ("kids", ("kids", "des"), "must be of 'kids' and one of"),
     ],
 )
 def test_surveys_that_do_not_fit(survey, names, message):
@@ -301,6 +302,12 @@ def test_surveys_that_do_not_fit(survey, names, message):
     with pytest.raises(SurveyMismatchError, match=message):
         model.add_survey(survey, _of(*names))
     assert model.surveys == ("hsc", "legacy")
+
+
+def test_pairs_are_pairs():
+    model = Disentangler.load().set_params(n_steps=1, progress=False)
+    with pytest.raises(TypeError, match="'pairs' must be PairedCutouts"):
+        model.add_survey("kids", [1, 2])
 
 
 def test_a_model_must_be_there():
