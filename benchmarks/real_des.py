@@ -57,7 +57,7 @@ def main():
         line = {"mag": row["mag"], "r50": row["r50_arcsec"]}
         for place, band in enumerate(legacy.bands):
             line[band] = painted[place] / found[batch.survey.bands.index(band)] - 1
-        line["flags"] = ", ".join(decode_flags(samples.flags))
+        line["flags"] = ", ".join(decode_flags(int(batch.flags[0])))
         rows.append(line)
     table = QTable(rows)
     for name in ("mag", "r50", *legacy.bands):
