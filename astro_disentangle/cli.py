@@ -525,23 +525,14 @@ def _fit(options):
 
 def _add_survey(options):
     from astro_disentangle.disentangler import Disentangler
+    from astro_disentangle.surveys import read_survey
 
-    survey = _described(options.survey)
+    survey = read_survey(options.survey)
     pairs, validation = _training_pairs(options, (options.known, survey))
     model = Disentangler.load(options.start).set_params(**_training_settings(options))
     resume = options.resume or None
     model.add_survey(survey, pairs, validation=validation, resume=resume)
     _write_trained(model, pairs, options)
-
-
-def _described(name):
-    """A survey by its name or by the JSON file that describes it."""
-    from astro_disentangle.survey import Survey
-    from astro_disentangle.surveys import get_survey
-
-    if name.endswith(".json"):
-        return Survey.from_json(Path(name).read_text(encoding="utf-8"))
-    return get_survey(name)
 
 
 def _surveys_of(model, names):

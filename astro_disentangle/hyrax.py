@@ -8,7 +8,6 @@ says ``model.name = "astro_disentangle.hyrax.HyraxDisentangler"``; the data sets
 """
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,8 +23,7 @@ from astro_disentangle.quality import (
     SurveyMismatchError,
 )
 from astro_disentangle.serving import latents
-from astro_disentangle.survey import Survey
-from astro_disentangle.surveys import get_survey
+from astro_disentangle.surveys import read_survey
 from astro_disentangle.training.loop import Trainer
 from astro_disentangle.training.source import PairsSource, Step
 from astro_disentangle.weights.hub import local_file
@@ -392,12 +390,7 @@ def _check_alone():
 
 def _surveys(table):
     """The surveys of the model's table."""
-    return tuple(
-        Survey.from_json(Path(name).read_text(encoding="utf-8"))
-        if str(name).endswith(".json")
-        else get_survey(str(name))
-        for name in table["surveys"]
-    )
+    return tuple(read_survey(str(name)) for name in table["surveys"])
 
 
 def _plain(size):

@@ -1,10 +1,12 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """The surveys that the package describes."""
 
+from pathlib import Path
+
 from astro_disentangle.quality import SurveyMismatchError
 from astro_disentangle.survey import Survey
 
-__all__ = ["SURVEYS", "get_survey", "survey_table"]
+__all__ = ["SURVEYS", "get_survey", "read_survey", "survey_table"]
 
 #: Hyper Suprime-Cam, Wide layer (seeing and depth: arXiv:2108.13045, table 1).
 HSC = Survey(
@@ -217,6 +219,46 @@ def get_survey(survey):
         raise SurveyMismatchError(
             f"'survey' must be one of {sorted(SURVEYS)} or a Survey; got {survey!r}."
         ) from None
+
+
+def read_survey(name):
+    """
+    A survey by name, or from a file that describes it.
+
+    Parameters
+    ----------
+    name : str
+        As `get_survey` takes it, or a file of `Survey.to_json
+        <astro_disentangle.Survey.to_json>`, ``*.json``.
+
+    Returns
+    -------
+    survey : `Survey`
+        The survey.
+
+    Raises
+    ------
+    SurveyMismatchError
+        If the name is unknown.
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it describes no survey.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from astro_disentangle import get_survey
+    >>> from astro_disentangle.surveys import read_survey
+    >>> path = Path(tempfile.mkdtemp()) / "kids.json"
+    >>> _ = path.write_text(get_survey("kids").to_json())
+    >>> read_survey(str(path)) == get_survey("kids")
+    True
+    """
+    if name.endswith(".json"):
+        return Survey.from_json(Path(name).read_text(encoding="utf-8"))
+    return get_survey(name)
 
 
 def survey_table():
