@@ -755,7 +755,7 @@ class Disentangler(Estimator):
 
     # --- training --------------------------------------------------------------
 
-    def fit(self, pairs, *, validation=None, resume=None):
+    def fit(self, pairs, *, unpaired=None, validation=None, resume=None):
         """
         Train on galaxies that both surveys observed.
 
@@ -763,6 +763,11 @@ class Disentangler(Estimator):
         ----------
         pairs : `PairedCutouts` or `PairStream`
             The pairs, of the model's two surveys.
+        unpaired : mapping of str to cut-outs, optional
+            Cut-outs, in any form that `transform` takes, of galaxies that only the
+            survey of this name observed. Those within 3 arcmin of one of them are taken
+            to share their conditions. They join in when a fifth of the training is
+            done, or at once where a loaded model goes on.
         validation : `PairedCutouts`, optional
             Pairs on which the loss of the painted images is measured as training
             goes on.
@@ -778,7 +783,10 @@ class Disentangler(Estimator):
         Raises
         ------
         SurveyMismatchError
-            If the pairs are of other surveys.
+            If pairs or cut-outs are of other surveys.
+        CutoutError
+            If cut-outs cannot be read, or are not on the pixel grid of their survey,
+            or fewer than two can be used.
         DisentangleError
             If training diverges.
         WeightsError
@@ -795,7 +803,7 @@ class Disentangler(Estimator):
         [2]
         """
         network = self._start(seed_of(self.random_state))
-        trainer, known = self._train(network, pairs, validation, resume)
+        trainer, known = self._train(network, pairs, validation, resume, unpaired)
         self._finish(trainer, known)
         return self
 
@@ -988,11 +996,12 @@ class Disentangler(Estimator):
             n_shards=n_shards,
         )
 
-    def _train(self, network, pairs, validation, resume):
+    def _train(self, network, pairs, validation, resume, unpaired=None):
         """A run of training to its end; it, and pairs that memory holds."""
         from astro_disentangle.training.loop import Trainer
         from astro_disentangle.training.parallel import Ranks
         from astro_disentangle.training.source import PairsSource
+        from astro_disentangle.training.unpaired import WithUnpaired, read_unpaired
 
         seed = seed_of(self.random_state)
         n_shards = Ranks.current().size if self.n_shards is None else self.n_shards
@@ -1010,10 +1019,19 @@ class Disentangler(Estimator):
         if validation is not None:
             validation = _usable(validation, "validation", surveys)
             validation = PairsSource(*validation, batch_size, seed, device)
+        source = source or known
+        if unpaired is not None:
+            own = {name: network.surveys[name] for name in surveys}
+            source = WithUnpaired(
+                source,
+                read_unpaired(unpaired, own, batch_size, seed=seed, device=device),
+                0 if getattr(self, "loaded_", False) else settings.n_steps // 5,
+                n_shards,
+            )
         directory = self.directory if resume in (None, True, False) else resume
         trainer = Trainer(
             network,
-            source or known,
+            source,
             objective,
             settings,
             directory,

@@ -395,7 +395,7 @@ class PairedCutouts:
         >>> len(PairedCutouts.from_nddata(a, b))
         2
         """
-        from astro_disentangle.data.read import read_cutouts
+        from astro_disentangle.data.read import check_native, read_cutouts
         from astro_disentangle.data.stream import each_cutout
 
         a, b = ([cutout for cutout, _ in each_cutout(views, None)] for views in (a, b))
@@ -417,7 +417,7 @@ class PairedCutouts:
                 f"'a' and 'b' must be of two surveys; both are of {found[0]}."
             )
         for read in reads:
-            _check_native(read)
+            check_native(read)
         first, second = (read.sky for read in reads)
         _check_same_sky(first, second)
         sky = np.where(np.isfinite(first), first, second)
@@ -788,18 +788,4 @@ def _check_same_sky(first, second):
         raise CutoutError(
             "the cut-outs of a pair must show the same galaxy; those of pair "
             f"{row} are {apart[row]:.1f} arcsec apart. Are both sides in one order?"
-        )
-
-
-def _check_native(read):
-    """Raise where a row is not on its survey's own grid, north up."""
-    batch, survey = read.batch, read.batch.survey
-    linear = batch.affine[:, :, :2].double().cpu().numpy() * survey.pixel_scale
-    shift = np.abs(linear - np.eye(2)).sum(2).max(1) * survey.stamp_size / 2
-    if (shift > 1.0).any():
-        row = int(np.argmax(shift))
-        raise CutoutError(
-            f"pairs must be on the pixel grid of {survey.name}, north up, "
-            f"{survey.pixel_scale} arcsec; pixels of {read.object_id[row]!r} are up "
-            f"to {shift[row]:.1f} px off. Use the survey's own coadds, or reproject."
         )

@@ -28,6 +28,7 @@ __all__ = [
     "USABLE_SHARE",
     "Cutouts",
     "check_field",
+    "check_native",
     "identity",
     "read_cutouts",
 ]
@@ -180,6 +181,40 @@ def read_cutouts(cutouts, survey=None, position=None):
         object_id=[row.object_id for row in rows],
         sky=np.array([row.sky for row in rows], dtype=float),
     )
+
+
+def check_native(cutouts):
+    """
+    Raise where a cut-out is not on its survey's own pixels, which training paints.
+
+    Parameters
+    ----------
+    cutouts : `Cutouts`
+        The cut-outs.
+
+    Raises
+    ------
+    CutoutError
+        If pixels of one are more than 1 px from where they would be, north up.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astro_disentangle import Cutouts
+    >>> from astro_disentangle.data.read import check_native
+    >>> check_native(Cutouts.from_arrays(np.ones((1, 5, 60, 60)), "hsc"))
+    """
+    batch, survey = cutouts.batch, cutouts.batch.survey
+    linear = batch.affine[:, :, :2].double().cpu().numpy() * survey.pixel_scale
+    shift = np.abs(linear - np.eye(2)).sum(2).max(1) * survey.stamp_size / 2
+    if (shift > 1.0).any():
+        row = int(np.argmax(shift))
+        raise CutoutError(
+            f"cut-outs to learn from must be on the pixel grid of {survey.name}, north "
+            f"up, {survey.pixel_scale} arcsec; pixels of {cutouts.object_id[row]!r} "
+            f"are up to {shift[row]:.1f} px off. Use the survey's own coadds, or "
+            "reproject."
+        )
 
 
 def _read_row(cutout, survey, position):

@@ -38,6 +38,9 @@ that tells the survey pays for it. Where a step has a view of the galaxies with 
 neighbours, that is the second view: what stands around a galaxy must not be what it is
 known by.
 
+**Unpaired**. The same terms for galaxies that only one survey observed, with a painted
+view in place of the one there is not (`astro_disentangle.training.unpaired`).
+
 ``recipe="counterfactual"`` keeps the flow term alone, as published
 (arXiv:2604.09787).
 """
@@ -51,6 +54,7 @@ from astro_disentangle.keys import torch_generator
 from astro_disentangle.model.encoder import View, filled
 from astro_disentangle.model.flow import angle, interpolate
 from astro_disentangle.model.photometry import measure
+from astro_disentangle.training.unpaired import completed
 
 #: Variance of latents below which their disagreement is no longer scaled up.
 _LEAST_SPREAD = 1e-4
@@ -65,8 +69,8 @@ class Objective:
 
     Parameters
     ----------
-    flow, outline, agree_physics, agree_instrument, reading, photometry, contrast : \
-float
+    flow, outline, agree_physics, agree_instrument, reading, photometry, contrast, \
+unpaired : float
         Weights of the terms.
     temperature : float
         Temperature of the contrast.
@@ -100,6 +104,7 @@ float
     reading: float = 0.3
     photometry: float = 0.5
     contrast: float = 0.1
+    unpaired: float = 1.0
     temperature: float = 0.1
     drop_bands: float = 0.3
     drop_psf: float = 0.3
@@ -135,6 +140,27 @@ float
             Unweighted terms, detached.
         """
         generator = torch_generator(seed, "objective", device=step.group.device)
+        terms, latents = self._terms(network, step, list(step.batches), generator)
+        if step.alone is not None and self.unpaired:
+            whole = completed(network, step, generator)
+            seen = list(step.alone.batches)
+            alone, _ = self._terms(network, whole, seen, generator)
+            terms["unpaired"] = self._total(alone)
+        loss = self._total(terms)
+        if rank:
+            terms["rank"] = effective_rank(latents.detach())
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    def _total(self, terms):
+        """The sum of terms by their weights."""
+        return sum(
+            getattr(self, name) * term
+            for name, term in terms.items()
+            if getattr(self, name)
+        )
+
+    def _terms(self, network, step, targets, generator):
+        """Terms of a step with some of its surveys for targets; physics latents."""
         names = list(step.batches)
         views = {name: network.view(batch) for name, batch in step.batches.items()}
         again, elsewhere = (
@@ -148,8 +174,8 @@ float
             z_again = network.physics(again)
 
         flow, outline, agree_instrument, reading, photometry = [], [], [], [], []
-        for index, name in enumerate(names):
-            other = names[1 - index]
+        for name in targets:
+            other = names[1 - names.index(name)]
             if again is not None and again.survey == name:
                 z_source, source = z_again, again
             else:
@@ -182,14 +208,7 @@ float
             "photometry": torch.stack(photometry).mean(),
             "contrast": contrast(*met, self.temperature),
         }
-        loss = sum(
-            getattr(self, name) * term
-            for name, term in terms.items()
-            if getattr(self, name)
-        )
-        if rank:
-            terms["rank"] = effective_rank(torch.cat([z_a, z_b]).detach())
-        return loss, {name: term.detach() for name, term in terms.items()}
+        return terms, torch.cat([z_a, z_b])
 
     def _withhold(self, view, generator, psf=None, noise=None):
         """The view with bands, PSF or noise taken away at random."""

@@ -33,32 +33,54 @@ class Step:
         The same galaxies in one of the surveys under other conditions.
     elsewhere : `~astro_disentangle.data.batch.CutoutBatch`, optional
         The same galaxies in one of the surveys with other neighbours around them.
+    alone : `Step`, optional
+        Other galaxies, which only one of the surveys observed.
     """
 
     batches: dict
     group: torch.Tensor
     revisit: CutoutBatch | None = None
     elsewhere: CutoutBatch | None = None
+    alone: object = None
 
     def to(self, device):
         """The same step on another device, sent there while others work."""
-        group = self.group.to(device, non_blocking=True)
-        return self._map(lambda batch: batch.to(device, non_blocking=True), group)
+        return self.mapped(
+            lambda batch: batch.to(device, non_blocking=True),
+            lambda group: group.to(device, non_blocking=True),
+        )
 
     def pin_memory(self):
         """The same step where a GPU can fetch it while others work."""
-        return self._map(CutoutBatch.pin_memory, self.group.pin_memory())
+        return self.mapped(CutoutBatch.pin_memory, torch.Tensor.pin_memory)
 
     def turned(self, quarter_turns, flip):
         """The same step with the sky turned and mirrored."""
-        return self._map(lambda batch: batch.turned(quarter_turns, flip), self.group)
+        return self.mapped(
+            lambda batch: batch.turned(quarter_turns, flip), lambda group: group
+        )
 
-    def _map(self, function, group):
+    def mapped(self, function, of_group):
+        """
+        The step with a function of every batch and one of every group.
+
+        Parameters
+        ----------
+        function, of_group : callable
+            Of a `~astro_disentangle.data.batch.CutoutBatch`, and of a tensor (B,).
+
+        Returns
+        -------
+        step : `Step`
+            With what they give.
+        """
         others = (self.revisit, self.elsewhere)
+        alone = self.alone
         return Step(
             {name: function(batch) for name, batch in self.batches.items()},
-            group,
+            of_group(self.group),
             *(None if batch is None else function(batch) for batch in others),
+            alone=None if alone is None else alone.mapped(function, of_group),
         )
 
 
