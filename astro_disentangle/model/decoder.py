@@ -296,7 +296,16 @@ class Decoder(nn.Module):
         return getattr(self, f"rule_{target}", None)
 
     def prepare(
-        self, z_physics, z_instrument, *, source, observation, target, offset, sky
+        self,
+        z_physics,
+        z_instrument,
+        *,
+        source,
+        observation,
+        target,
+        offset,
+        sky,
+        detail=None,
     ):
         """
         All that does not depend on the time of the flow.
@@ -315,6 +324,9 @@ class Decoder(nn.Module):
             Shape (B, 2), galaxy minus centre of the stamp in target pixels.
         sky : `torch.Tensor`
             Shape (B, C), variance of the target's sky noise.
+        detail : callable, optional
+            Canvas (B, W, M, M) and conditioning vector (B, D) to what is added to the
+            canvas for the outline, and for the flow.
 
         Returns
         -------
@@ -328,7 +340,10 @@ class Decoder(nn.Module):
         patches = stamp // patch
         if patches != _CANVAS:
             fine, coarse = _resized(fine, patches), _resized(coarse, -(-patches // 2))
-        return Prepared(target, c, fine, coarse, self._outline(fine, target, sky))
+        outlined = fine
+        if detail is not None:
+            outlined, fine = (fine + more for more in detail(fine, functional.silu(c)))
+        return Prepared(target, c, fine, coarse, self._outline(outlined, target, sky))
 
     def _outline(self, fine, target, sky):
         """The outline of the target's pixels, from the canvas."""

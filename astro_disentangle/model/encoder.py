@@ -22,10 +22,18 @@ from torch.nn import functional
 from astro_disentangle.data.batch import COMMON_SCALE, COMMON_SIZE
 from astro_disentangle.model.blocks import Tower
 
-#: Widths of the apertures of `light`, arcsec.
-_APERTURES = (0.5, 1.0, 2.0)
+__all__ = [
+    "APERTURES",
+    "InstrumentEncoder",
+    "PhysicsEncoder",
+    "Stem",
+    "View",
+    "filled",
+    "light",
+]
 
-__all__ = ["InstrumentEncoder", "PhysicsEncoder", "View", "filled"]
+#: Widths of the apertures of `light`, arcsec.
+APERTURES = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ def light(view):
     """
     axis = torch.arange(COMMON_SIZE, device=view.x.device) - (COMMON_SIZE - 1) / 2
     radius = (axis[:, None] ** 2 + axis**2).sqrt() * COMMON_SCALE
-    weight = torch.stack([(-0.5 * (radius / s) ** 2).exp() for s in _APERTURES])
+    weight = torch.stack([(-0.5 * (radius / s) ** 2).exp() for s in APERTURES])
     with torch.autocast(view.x.device.type, enabled=False):
         good = view.good.float()
         linear = view.x.float().sinh() * good
@@ -165,11 +173,22 @@ def roughness(view):
         return torch.where(known, quiet + 1e-6, 1.0).log() / 2
 
 
-class _Stem(nn.Module):
-    """First convolution and observation layer of each survey.
+class Stem(nn.Module):
+    """
+    First convolution and observation layer of each survey.
 
-    The convolution sees `View.images`; ``measured`` gives further numbers, so many a
-    band, with a layer of their own.
+    Parameters
+    ----------
+    surveys : sequence of `~astro_disentangle.Survey`
+        Surveys that can be read.
+    width : int
+        Channels of the convolution, which sees `View.images`.
+    condition : int
+        Length of the conditioning vectors.
+    measured : callable
+        What else is measured on a view, with a layer of its own.
+    numbers : int
+        How many numbers it gives for each band.
     """
 
     def __init__(self, surveys, width, condition, measured, numbers):
@@ -226,7 +245,7 @@ class PhysicsEncoder(nn.Module):
 
     def __init__(self, surveys, size, widths, depths, condition):
         super().__init__()
-        self.stem = _Stem(surveys, widths[0], condition, light, len(_APERTURES))
+        self.stem = Stem(surveys, widths[0], condition, light, len(APERTURES))
         self.tower = Tower(widths, depths, condition, 24, 24, size)
         for survey in surveys:
             self.register_buffer(f"centre_{survey.name}", torch.zeros(size))
@@ -261,7 +280,7 @@ class InstrumentEncoder(nn.Module):
 
     def __init__(self, surveys, size, widths, depths, condition):
         super().__init__()
-        self.stem = _Stem(surveys, widths[0], condition, roughness, 1)
+        self.stem = Stem(surveys, widths[0], condition, roughness, 1)
         self.tower = Tower(widths, depths, condition, 24, 8, condition)
         self.blind = nn.Parameter(torch.zeros(condition))
         self.merge = nn.Sequential(

@@ -2,6 +2,7 @@
 """The whole network: cut-outs in, latents and pixels out."""
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from astro_disentangle.model.encoder import (
 )
 from astro_disentangle.model.flow import SOLVER, follow, integrate
 from astro_disentangle.model.photometry import Photometry
+from astro_disentangle.model.residual import Residual
 from astro_disentangle.model.stretch import arcsinh
 
 __all__ = ["Network", "NetworkConfig"]
@@ -50,6 +52,9 @@ class NetworkConfig:
         twice as long.
     outlined : bool
         Whether the decoder outlines the image before the flow.
+    residual_size, residual_width, residual_depth : int
+        Channels of the residual latents, where there are any; channels and blocks of
+        their encoder, and of what reads them.
     """
 
     physics_size: int = 128
@@ -62,6 +67,9 @@ class NetworkConfig:
     decoder_depth: int = 1
     condition: int = 96
     outlined: bool = True
+    residual_size: int = 6
+    residual_width: int = 40
+    residual_depth: int = 3
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -80,6 +88,8 @@ class Network(nn.Module):
         The surveys; their order has no meaning.
     config : `NetworkConfig`
         Sizes.
+    residual : sequence of str
+        Names of the surveys with residual latents.
 
     Notes
     -----
@@ -87,7 +97,7 @@ class Network(nn.Module):
     `torch.random.fork_rng` to leave its state alone.
     """
 
-    def __init__(self, surveys, config):
+    def __init__(self, surveys, config, residual=()):
         super().__init__()
         self.surveys = {survey.name: survey for survey in surveys}
         self.config = config
@@ -119,11 +129,47 @@ class Network(nn.Module):
         self.photometry = nn.ModuleDict(
             {s.name: Photometry(*sizes, len(s.bands)) for s in surveys}
         )
+        self.residual = None
+        if residual:
+            self.residual = Residual(
+                [self.surveys[name] for name in residual],
+                config.residual_size,
+                config.residual_width,
+                config.residual_depth,
+                config.condition,
+                config.decoder_width,
+                2 * config.condition,
+            )
         nodes, weights = np.polynomial.hermite_e.hermegauss(16)
         weights = weights / weights.sum()
         self.register_buffer("nodes", torch.tensor(nodes).float(), persistent=False)
         self.register_buffer("weights", torch.tensor(weights).float(), persistent=False)
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def residual_surveys(self):
+        """Names of the surveys with residual latents."""
+        return () if self.residual is None else tuple(self.residual.stem.pixels)
+
+    def residual_of(self, view, target):
+        """
+        The residual latents of a view, where they help to paint a survey.
+
+        Parameters
+        ----------
+        view : `~astro_disentangle.model.encoder.View`
+            B cut-outs.
+        target : str
+            Name of the survey to paint.
+
+        Returns
+        -------
+        z_residual : `torch.Tensor` or None
+            Shape (B, R, 24, 24); None unless both surveys have residual latents.
+        """
+        if not {view.survey, target} <= set(self.residual_surveys):
+            return None
+        return self.residual(view)
 
     def softening(self, survey, scale=None):
         """Softening of the stretch per band, (C, 1, 1), nJy per pixel of ``scale``."""
@@ -231,7 +277,17 @@ class Network(nn.Module):
         stretched = torch.asinh(ratio[:, :, None] * self.nodes / SOFTENING)
         return (stretched.square() * self.weights).sum(2)
 
-    def prepare(self, z_physics, z_instrument, *, target, noise=None, **known):
+    def prepare(
+        self,
+        z_physics,
+        z_instrument,
+        *,
+        target,
+        offset,
+        noise=None,
+        residual=None,
+        **known,
+    ):
         """
         `Decoder.prepare` with the sky of the instrument latent.
 
@@ -241,19 +297,36 @@ class Network(nn.Module):
             Shapes (B, P) and (B, I).
         target : str
             Survey to paint.
+        offset : `torch.Tensor`
+            Shape (B, 2), as in `Decoder.prepare`.
         noise : `torch.Tensor`, optional
             As in `sky_variance`.
+        residual : `torch.Tensor`, optional
+            From `residual_of`.
         **known
-            ``source``, ``observation`` and ``offset`` of `Decoder.prepare`.
+            ``source`` and ``observation`` of `Decoder.prepare`.
 
         Returns
         -------
         prepared : `~astro_disentangle.model.decoder.Prepared`
             For the decoder.
         """
-        sky = self.sky_variance(z_instrument, target, noise)
+        detail = None
+        if residual is not None:
+            detail = functools.partial(
+                self.residual.additions,
+                residual,
+                survey=self.surveys[target],
+                offset=offset,
+            )
         return self.decoder.prepare(
-            z_physics, z_instrument, target=target, sky=sky, **known
+            z_physics,
+            z_instrument,
+            target=target,
+            offset=offset,
+            sky=self.sky_variance(z_instrument, target, noise),
+            detail=detail,
+            **known,
         )
 
     def translate(self, z_physics, z_instrument, x_0, *, prepare, n_steps, solver=None):

@@ -259,7 +259,9 @@ unpaired : float
         z_donors = network.instrument.pool(torch.cat([members, told]), chosen)
         return z_own, z_donors
 
-    def _painting_errors(self, network, batch, z, source, z_instrument, generator):
+    def _painting_errors(
+        self, network, batch, z, source, z_instrument, generator, residual=None
+    ):
         """Errors of the flow and of its outline over the target's good pixels."""
         pixels, good, offset = batch.stamp()
         told = _uniform(generator, len(pixels), 1) < self.told
@@ -271,6 +273,7 @@ unpaired : float
             observation=source.observation,
             target=batch.survey.name,
             offset=offset,
+            residual=residual,
         )
         x_1 = network.stretch(pixels, batch.survey.name)
         outline = prepared.outline

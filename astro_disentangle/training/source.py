@@ -165,6 +165,8 @@ class PairsSource:
         Key of the choice.
     device : str
         Where the steps are wanted.
+    revisits : dict of str to `~astro_disentangle.data.batch.CutoutBatch`, optional
+        The same galaxies again, under other conditions; a survey at a time is shown.
     """
 
     batches: dict
@@ -172,17 +174,21 @@ class PairsSource:
     batch_size: int = 64
     seed: int = 0
     device: str = "cpu"
+    revisits: dict | None = None
 
     @property
     def fingerprint(self):
         """A number that tells these pairs, in these steps, from any others."""
-        keys = [k for b in self.batches.values() for k in b.keys.tolist()]
+        every = [*self.batches.values(), *(self.revisits or {}).values()]
+        keys = [k for b in every for k in b.keys.tolist()]
         return key(self.seed, "pairs", self.batch_size, *self.group.tolist(), *keys)
 
     def __call__(self, step):
         """The cut-outs of step number ``step``."""
-        rows = self._rows(step)
-        return _turned(self, self.batches, self.group, rows, step)
+        rows, again = self._rows(step), None
+        if self.revisits:
+            again = list(self.revisits.values())[step % len(self.revisits)]
+        return _turned(self, self.batches, self.group, rows, step, again)
 
     def _rows(self, step):
         """Rows of the step: whole groups in the shuffled order of an epoch."""
@@ -335,11 +341,12 @@ def _by_group(group, generator):
     return (rank[inverse].double() + within).argsort()
 
 
-def _turned(source, batches, group, rows, number):
+def _turned(source, batches, group, rows, number, again=None):
     """The step of some rows, turned and mirrored at random."""
     choice = key(source.seed, "turn", number)
-    turned = {
-        name: batch[rows].turned(choice % 4, bool(choice // 4 % 2)).to(source.device)
-        for name, batch in batches.items()
-    }
-    return Step(turned, group[rows].to(source.device))
+    step = Step(
+        {name: batch[rows] for name, batch in batches.items()},
+        group[rows],
+        None if again is None else again[rows],
+    )
+    return step.turned(choice % 4, bool(choice // 4 % 2)).to(source.device)

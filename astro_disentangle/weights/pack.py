@@ -17,7 +17,7 @@ __all__ = ["check_device", "new_network", "pack", "unpack"]
 _SEEDING = threading.Lock()
 
 
-def new_network(surveys, config, seed):
+def new_network(surveys, config, seed, residual=()):
     """
     A network with initial weights; the global generator is left as it was.
 
@@ -29,6 +29,8 @@ def new_network(surveys, config, seed):
         Sizes.
     seed : int
         Key of the initial weights.
+    residual : sequence of str
+        Names of the surveys with residual latents.
 
     Returns
     -------
@@ -37,7 +39,7 @@ def new_network(surveys, config, seed):
     """
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Network(surveys, config).float()
+        return Network(surveys, config, residual).float()
 
 
 def check_device(device):
@@ -109,6 +111,7 @@ def pack(network, bank, recipe, history, dtype, heads=None):
     config = {
         "surveys": [survey.to_json() for survey in network.surveys.values()],
         "network": dict(vars(network.config)),
+        "residual": list(network.residual_surveys),
         "recipe": recipe,
         "history": [
             {name: float(value) for name, value in row.items()} for row in history
@@ -150,11 +153,13 @@ def unpack(path, tensors, config):
         described = [Survey.from_json(text) for text in config["surveys"]]
         sizes = NetworkConfig(**config["network"])
         recipe, history = config["recipe"], config["history"]
+        # Files written before there were residual latents have none.
+        residual = config.get("residual", [])
+        network = new_network(described, sizes, 0, residual)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"'{path}' is of another version of the package: {error}."
         ) from error
-    network = new_network(described, sizes, 0)
     state = network.state_dict()
     found = {
         name.removeprefix("network."): tensor.float()
