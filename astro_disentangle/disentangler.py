@@ -21,15 +21,10 @@ from astropy.table import QTable, Table
 from astro_disentangle.checkpoint import read_checkpoint, write_checkpoint
 from astro_disentangle.data.conditions import asked_conditions, check_bands
 from astro_disentangle.data.mmu import is_row
-from astro_disentangle.data.pair_stream import PairStream
-from astro_disentangle.data.pairs import PairedCutouts
 from astro_disentangle.data.read import Cutouts, read_cutouts
 from astro_disentangle.data.stream import check_own_survey, each_cutout, is_one
-from astro_disentangle.estimator import Estimator
 from astro_disentangle.evaluation.properties import SIMULATED, fit_properties
 from astro_disentangle.keys import seed_of
-from astro_disentangle.model.bank import InstrumentBank
-from astro_disentangle.model.centring import centre_physics
 from astro_disentangle.model.conditions import (
     described_conditions,
     observed_conditions,
@@ -52,24 +47,22 @@ from astro_disentangle.serving import (
     check_dtype,
     latents,
     neighbour_latents,
+    residual_latents,
 )
 from astro_disentangle.surveys import SURVEYS, get_survey
+from astro_disentangle.training.trainable import Trainable, short_name
 from astro_disentangle.translation import paint, to_sky
 from astro_disentangle.weights import hub
 from astro_disentangle.weights.pack import (
     check_device,
-    new_network,
     pack,
     unpack,
 )
 
 __all__ = ["Disentangler"]
 
-#: Pairs of a stream that have the centre, the rules and the bank.
-_SAMPLE = 512
 
-
-class Disentangler(Estimator):
+class Disentangler(Trainable):
     """
     Separate the physics of a galaxy from the instrument that observed it.
 
@@ -174,6 +167,7 @@ class Disentangler(Estimator):
         survey=None,
         position=None,
         donors=None,
+        residual=False,
         batch_size=64,
         progress=False,
     ):
@@ -194,6 +188,9 @@ class Disentangler(Estimator):
             ``"neighbours"`` it is read from up to 8 of the usable ``cutouts``, the
             nearest within 3 arcmin on the sky, which are never of the galaxy itself:
             none is within 1 arcsec. Where there are none it is the cut-out.
+        residual : bool
+            Add the residual latents: what this image resolves and ``physics``, which
+            is alike in all surveys, leaves out.
         batch_size : int
             Cut-outs at a time.
         progress : bool
@@ -206,7 +203,7 @@ class Disentangler(Estimator):
             WCS, left out where none has), ``physics`` (N, P) float32,
             ``instrument`` (N, I) float32 and ``flags`` (int64); unusable rows are NaN
             and flagged. With ``donors="neighbours"`` also ``n_donors`` (int64), how
-            many there are.
+            many there are; with ``residual`` also ``residual`` (N, R, 24, 24) float32.
             An array (N, P + I) after ``set_output(transform="array")``.
 
         Raises
@@ -216,7 +213,7 @@ class Disentangler(Estimator):
         SurveyMismatchError
             If a cut-out and its survey, or the model, do not fit together.
         NotFittedError
-            If there are no weights.
+            If there are no weights, or no residual latents where they are asked for.
 
         Examples
         --------
@@ -228,7 +225,13 @@ class Disentangler(Estimator):
         (2, 24)
         """
         table = self._latents(
-            cutouts, survey, position, donors, batch_size, progress=progress
+            cutouts,
+            survey,
+            position,
+            donors,
+            batch_size,
+            progress=progress,
+            residual=residual,
         )
         if getattr(self, "_output", "table") == "array":
             return np.concatenate([table["physics"], table["instrument"]], 1)
@@ -244,6 +247,7 @@ class Disentangler(Estimator):
         *,
         progress=False,
         pool=True,
+        residual=False,
     ):
         """
         The table of `transform`, whatever `set_output` says.
@@ -263,7 +267,7 @@ class Disentangler(Estimator):
         # Of a batch only the small columns stay: there may be any number of them.
         columns = {
             name: [] for name in ("object_id", "physics", "instrument", "flags", "sky")
-        }
+        } | ({"residual": []} if residual else {})
         own = None
         for read in self._read(cutouts, survey, position, batch_size, progress):
             own = read.batch.survey
@@ -281,6 +285,10 @@ class Disentangler(Estimator):
             columns["instrument"].append(
                 z_instrument.cpu().masked_fill(unusable, torch.nan)
             )
+            if residual:
+                found = residual_latents(network, read.batch, dtype=self.dtype).cpu()
+                empty = unusable[:, :, None, None]
+                columns["residual"].append(found.masked_fill(empty, torch.nan))
             columns["object_id"] += read.object_id
             columns["flags"].append(read.batch.flags.cpu())
             columns["sky"].append(read.sky)
@@ -290,7 +298,9 @@ class Disentangler(Estimator):
         sky = np.concatenate(columns["sky"])
         if np.isfinite(sky).any():
             table["coord"] = SkyCoord(*sky.T, unit="deg")
-        columns = {n: torch.cat(columns[n]) for n in ("physics", "instrument", "flags")}
+        for name in ("object_id", "sky"):
+            del columns[name]
+        columns = {name: torch.cat(parts) for name, parts in columns.items()}
         if neighbours and pool:
             columns["instrument"], columns["n_donors"] = neighbour_latents(
                 network, columns["instrument"], sky, dtype=self.dtype
@@ -551,6 +561,7 @@ class Disentangler(Estimator):
         wcs=None,
         n_samples=1,
         return_samples=False,
+        residual=None,
         n_steps=STEPS,
         random_state=None,
         batch_size=16,
@@ -586,6 +597,9 @@ class Disentangler(Estimator):
             uncertainty; more give their mean and standard deviation.
         return_samples : bool
             Give the samples themselves instead.
+        residual : bool, optional
+            Paint with the residual latents of the source. By default where the model
+            has them, of source and target.
         n_steps : int
             Steps of the solver, one evaluation of the decoder each.
         random_state : int, `numpy.random.Generator` or None
@@ -613,7 +627,7 @@ class Disentangler(Estimator):
         ValueError
             If conditions contradict each other or are out of range.
         NotFittedError
-            If there are no weights.
+            If there are no weights, or no residual latents where they are asked for.
 
         Examples
         --------
@@ -644,6 +658,7 @@ class Disentangler(Estimator):
                 n_steps=n_steps,
                 seed=seed,
                 dtype=self.dtype,
+                residual=residual,
             )
             results += [
                 to_sky(
@@ -671,8 +686,8 @@ class Disentangler(Estimator):
         survey : str or `Survey`, optional
             The survey; ``meta["SURVEY"]`` by default.
         **options
-            ``position``, ``n_samples``, ``return_samples``, ``n_steps``,
-            ``random_state`` and ``bands`` of `translate`.
+            ``position``, ``n_samples``, ``return_samples``, ``residual``,
+            ``n_steps``, ``random_state`` and ``bands`` of `translate`.
 
         Returns
         -------
@@ -699,6 +714,7 @@ class Disentangler(Estimator):
             "position",
             "n_samples",
             "return_samples",
+            "residual",
             "n_steps",
             "random_state",
             "bands",
@@ -752,128 +768,6 @@ class Disentangler(Estimator):
         if not batches:
             raise CutoutError(f"none of the cut-outs of {name!r} is usable.")
         return observed_conditions(self._fitted(), self.bank_, batches)
-
-    # --- training --------------------------------------------------------------
-
-    def fit(self, pairs, *, unpaired=None, validation=None, resume=None):
-        """
-        Train on galaxies that both surveys observed.
-
-        Parameters
-        ----------
-        pairs : `PairedCutouts` or `PairStream`
-            The pairs, of the model's two surveys.
-        unpaired : mapping of str to cut-outs, optional
-            Cut-outs, in any form that `transform` takes, of galaxies that only the
-            survey of this name observed. Those within 3 arcmin of one of them are taken
-            to share their conditions. They join in when a fifth of the training is
-            done, or at once where a loaded model goes on.
-        validation : `PairedCutouts`, optional
-            Pairs on which the loss of the painted images is measured as training
-            goes on.
-        resume : str, `~pathlib.Path` or bool, optional
-            Folder of an interrupted run to go on with; True for ``directory``.
-
-        Returns
-        -------
-        self : `Disentangler`
-            Fitted, with the running mean of the weights. A loaded model is
-            fine-tuned, any other starts anew.
-
-        Raises
-        ------
-        SurveyMismatchError
-            If pairs or cut-outs are of other surveys.
-        CutoutError
-            If cut-outs cannot be read, or are not on the pixel grid of their survey,
-            or fewer than two can be used.
-        DisentangleError
-            If training diverges.
-        WeightsError
-            If the run to resume is damaged or another one, or there is a run in
-            ``directory`` and it is not resumed.
-
-        Examples
-        --------
-        >>> from astro_disentangle import Disentangler, simulate_pairs
-        >>> tiny = dict(physics_widths=(8, 8, 8), instrument_widths=(8, 8, 8),
-        ...             decoder_width=16, condition=16)
-        >>> model = Disentangler(n_steps=2, batch_size=8, network=tiny, progress=False)
-        >>> model.fit(simulate_pairs(8)).history_["step"].tolist()
-        [2]
-        """
-        network = self._start(seed_of(self.random_state))
-        trainer, known = self._train(network, pairs, validation, resume, unpaired)
-        self._finish(trainer, known)
-        return self
-
-    def add_survey(self, survey, pairs, *, validation=None, resume=None):
-        """
-        Learn a further survey from galaxies that one of the model's has observed too.
-
-        The layers of the new survey begin as those of the one whose noise is most like
-        its own, and they alone are trained, by what the constructor says of training:
-        no latent and no view of the other surveys changes by a bit. The model then
-        translates from the new survey to all others and back.
-
-        Parameters
-        ----------
-        survey : str or `Survey`
-            The new survey.
-        pairs : `PairedCutouts` or `PairStream`
-            The same galaxies in the new survey and in one of the model's; some hundred
-            are enough to begin with.
-        validation : `PairedCutouts`, optional
-            As in `fit`.
-        resume : str, `~pathlib.Path` or bool, optional
-            As in `fit`.
-
-        Returns
-        -------
-        self : `Disentangler`
-            With the new survey in ``surveys``, behind the others. ``history_`` is of
-            this training; `save` writes all of it.
-
-        Raises
-        ------
-        NotFittedError
-            If there are no weights.
-        SurveyMismatchError
-            If the model knows the survey, or the pairs are not of it and of one that
-            the model knows.
-        DisentangleError
-            If training diverges.
-        WeightsError
-            As in `fit`.
-
-        Examples
-        --------
-        >>> from astro_disentangle import Disentangler, simulate_pairs
-        >>> model = Disentangler.load().set_params(
-        ...     n_steps=1, batch_size=4, progress=False, random_state=0)
-        >>> pairs = simulate_pairs(4, surveys=("hsc", "kids"), random_state=1)
-        >>> model.add_survey("kids", pairs).surveys
-        ('hsc', 'legacy', 'kids')
-        >>> view = model.translate(pairs.cutouts("kids")[0], survey="legacy")
-        >>> view.survey.name
-        'legacy'
-        """
-        from astro_disentangle.training.extension import extended
-
-        survey = get_survey(survey)
-        network = extended(self._fitted(), survey)
-        _check_pairs("pairs", pairs, PairStream)
-        others = set(pairs.surveys) - {survey.name}
-        if survey.name not in pairs.surveys or not others <= set(self.network_.surveys):
-            raise SurveyMismatchError(
-                f"'pairs' must be of {survey.name!r} and one of "
-                f"{sorted(self.network_.surveys)}; got {sorted(pairs.surveys)}."
-            )
-        trainer, known = self._train(network, pairs, validation, resume)
-        self._finish(trainer, known, fixed=others.pop())
-        network.requires_grad_(True)
-        self.surveys = (*self.surveys, _short(survey))
-        return self
 
     def report(
         self,
@@ -975,168 +869,6 @@ class Disentangler(Estimator):
         if directory is None:
             return scoreboard(network, pairs, **settings)
         return write_report(network, pairs, directory, **settings)
-
-    def _aims(self, seed, n_shards=1):
-        """What a run of training minimises, and how."""
-        from astro_disentangle.training.loop import Settings
-        from astro_disentangle.training.objective import RECIPES
-
-        if self.recipe not in RECIPES:
-            raise ValueError(
-                f"'recipe' must be one of {sorted(RECIPES)}; got {self.recipe!r}."
-            )
-        n_steps = check_count("n_steps", self.n_steps)
-        return RECIPES[self.recipe], Settings(
-            n_steps=n_steps,
-            learning_rate=self.learning_rate,
-            warmup=max(1, min(100, n_steps // 10)),
-            ema=min(0.999, 1 - 10 / max(n_steps, 20)),
-            seed=seed,
-            precision=self.precision,
-            n_shards=n_shards,
-        )
-
-    def _train(self, network, pairs, validation, resume, unpaired=None):
-        """A run of training to its end; it, and pairs that memory holds."""
-        from astro_disentangle.training.loop import Trainer
-        from astro_disentangle.training.parallel import Ranks
-        from astro_disentangle.training.source import PairsSource
-        from astro_disentangle.training.unpaired import WithUnpaired, read_unpaired
-
-        seed = seed_of(self.random_state)
-        n_shards = Ranks.current().size if self.n_shards is None else self.n_shards
-        objective, settings = self._aims(seed, n_shards)
-        batch_size = self._part_size(check_count("n_shards", n_shards))
-        device, source = check_device(self.device), None
-        if isinstance(pairs, PairStream):
-            source = self._streamed(pairs, batch_size, n_shards, seed)
-            pairs = pairs.sample(_SAMPLE, seed=seed)
-        surveys = list(network.surveys)
-        if len(surveys) > 2 and isinstance(pairs, PairedCutouts):
-            surveys = [name for name in surveys if name in pairs.surveys]
-        batches, group = _usable(pairs, "pairs", surveys)
-        known = PairsSource(batches, group, batch_size, seed, device)
-        if validation is not None:
-            validation = _usable(validation, "validation", surveys)
-            validation = PairsSource(*validation, batch_size, seed, device)
-        source = source or known
-        if unpaired is not None:
-            own = {name: network.surveys[name] for name in surveys}
-            source = WithUnpaired(
-                source,
-                read_unpaired(unpaired, own, batch_size, seed=seed, device=device),
-                0 if getattr(self, "loaded_", False) else settings.n_steps // 5,
-                n_shards,
-            )
-        directory = self.directory if resume in (None, True, False) else resume
-        trainer = Trainer(
-            network,
-            source,
-            objective,
-            settings,
-            directory,
-            validation=validation,
-        )
-        if resume and not trainer.resume():
-            raise WeightsError(
-                f"there is no run to resume in {str(directory)!r}; 'directory' or "
-                "'resume' must name its folder."
-            )
-        if not resume and trainer.path is not None and trainer.path.exists():
-            raise WeightsError(
-                f"there is a run in '{directory}' already; resume=True goes on with "
-                "it. Remove it, or give another 'directory', to start anew."
-            )
-        try:
-            trainer.run(progress=self.progress)
-        finally:
-            network.eval()
-        return trainer, known
-
-    def _finish(self, trainer, source, fixed=None):
-        """Mean weights of a run, and with its pairs the centre, rules and bank.
-
-        With a survey that is ``fixed``, those of the other one of the pairs alone.
-        """
-        from astro_disentangle.training.few_steps import learn_rules
-
-        network, settings = trainer.network, trainer.settings
-        network.load_state_dict(trainer.averaged(), strict=False)
-        network.eval()
-        if trainer.objective.centred and len(source.group) > 1:
-            centre_physics(network, [source.batches], fixed=fixed)
-        learn_rules(
-            network,
-            source,
-            seed=settings.seed,
-            targets=[name for name in source.batches if name != fixed],
-            n_pairs=min(192, len(source.group)),
-            n_updates=min(150, settings.n_steps),
-            progress=self.progress and trainer.ranks.rank == 0,
-        )
-        bank, heads = (
-            InstrumentBank.observe(network, source.batches, source.group),
-            None,
-        )
-        if fixed is not None:
-            bank, heads = self.bank_.with_others(bank), self.heads_
-        self._set_fitted(network, bank, trainer.history, sha256="", heads=heads)
-
-    def _part_size(self, n_shards):
-        """Galaxies in a part of a training step."""
-        batch_size = check_count("batch_size", self.batch_size)
-        if batch_size % n_shards or batch_size // n_shards < 2:
-            raise ValueError(
-                f"'batch_size' must be a multiple of 'n_shards', {n_shards}, and at "
-                f"least twice as much; got {batch_size}."
-            )
-        return batch_size // n_shards
-
-    def _streamed(self, pairs, batch_size, n_shards, seed):
-        """The source of pairs that are read as they are needed."""
-        from astro_disentangle.training.ahead import Ahead
-        from astro_disentangle.training.parallel import Ranks
-        from astro_disentangle.training.source import StreamSource
-
-        n_workers = self.n_workers and check_count("n_workers", self.n_workers)
-        device = check_device(self.device)
-        lanes = n_shards * max(1, n_workers)
-        if not n_workers:
-            return StreamSource(pairs, batch_size, lanes, seed, device)
-        return Ahead(
-            StreamSource(pairs, batch_size, lanes, seed),
-            n_workers,
-            device=device,
-            parts=Ranks.current().parts(n_shards),
-            n_shards=n_shards,
-        )
-
-    def _start(self, seed):
-        """A new network, or a copy of the loaded one to fine-tune."""
-        surveys = tuple(get_survey(survey) for survey in self.surveys)
-        if len(surveys) != 2:
-            raise SurveyMismatchError(
-                f"'surveys' must be two surveys to fit; got {len(surveys)}. "
-                "add_survey() learns a further one."
-            )
-        loaded = getattr(self, "loaded_", False)
-        sizes = self.network or {}
-        if not loaded:
-            # The published objective is one of stretched pixels.
-            sizes = {"outlined": self.recipe != "counterfactual", **sizes}
-        config = NetworkConfig(**sizes)
-        if loaded:
-            # What is usual in a survey is what it was when the model learned.
-            surveys = tuple(self._survey(survey) for survey in surveys)
-        network = new_network(surveys, config, seed)
-        if loaded:
-            if config != self.network_.config:
-                raise SurveyMismatchError(
-                    "a loaded model keeps its 'network'; got other sizes, "
-                    f"{self.network!r}."
-                )
-            network.load_state_dict(self.network_.state_dict())
-        return network.to(check_device(self.device))
 
     def _set_fitted(self, network, bank, history, sha256, heads=None):
         self.network_ = network.eval()
@@ -1253,7 +985,7 @@ class Disentangler(Estimator):
             if value != getattr(default, field)
         }
         model = cls(
-            surveys=tuple(_short(survey) for survey in network.surveys.values()),
+            surveys=tuple(short_name(survey) for survey in network.surveys.values()),
             recipe=recipe,
             network=changed or None,
             device=device,
@@ -1370,13 +1102,6 @@ def _read_weights(name):
         raise WeightsError(f"what is at '{name}' cannot be used: {error}") from error
 
 
-def _short(survey):
-    """The name of a survey where that says all; else its description."""
-    described = SURVEYS.get(survey.name)
-    same = described is not None and described.has_images_of(survey)
-    return survey.name if same else survey
-
-
 def _degrees(coord):
     """Right ascension and declination, (N, 2)."""
     sky = coord.icrs
@@ -1401,31 +1126,3 @@ def _read_chunk(chunk, survey):
     """Some cut-outs with their positions as one batch."""
     images, places = zip(*chunk, strict=True)
     return read_cutouts(list(images), survey=survey, position=list(places))
-
-
-def _check_pairs(name, pairs, *others):
-    """Raise if something is no set of pairs."""
-    if not isinstance(pairs, (PairedCutouts, *others)):
-        raise TypeError(
-            f"{name!r} must be PairedCutouts, for example from "
-            f"PairedCutouts.from_nddata(a, b), or, to train on, a PairStream; got "
-            f"{type(pairs).__name__}."
-        )
-
-
-def _usable(pairs, name, surveys):
-    """Batches and groups of the rows of pairs that can be used."""
-    _check_pairs(name, pairs)
-    if set(pairs.surveys) != set(surveys):
-        raise SurveyMismatchError(
-            f"{name!r} are of {sorted(pairs.surveys)}, the model is of "
-            f"{sorted(surveys)}."
-        )
-    batches = {survey: pairs.batch(survey) for survey in surveys}
-    good = torch.ones(len(pairs), dtype=torch.bool)
-    for batch in batches.values():
-        good &= (batch.flags & FLAGS.UNUSABLE) == 0
-    if int(good.sum()) < 2:
-        raise ValueError(f"{name!r} must hold at least two usable pairs.")
-    group = torch.as_tensor(np.asarray(pairs.groups), dtype=torch.int64)
-    return {survey: batch[good] for survey, batch in batches.items()}, group[good]

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 
 from astro_disentangle.data.groups import sky_neighbours
+from astro_disentangle.quality import NotFittedError
 
 __all__ = [
     "ahead",
     "check_dtype",
+    "check_residual",
     "computing",
     "latents",
     "neighbour_latents",
     "pieces",
+    "residual_latents",
 ]
 
 #: Precisions of the matrix products, by name.
@@ -144,6 +147,64 @@ def latents(network, batch, *, dtype="float32", pool=True):
                 members = network.instrument.pool(members, own)
             z_instrument.append(members)
         return torch.cat(z_physics), torch.cat(z_instrument)
+
+
+def residual_latents(network, batch, *, dtype="float32"):
+    """
+    Residual latents of a batch.
+
+    Parameters
+    ----------
+    network : `~astro_disentangle.model.network.Network`
+        The network.
+    batch : `~astro_disentangle.data.batch.CutoutBatch`
+        B cut-outs of one of its surveys.
+    dtype : {"float32", "bfloat16"}
+        Precision of the matrix products.
+
+    Returns
+    -------
+    z_residual : `torch.Tensor`
+        Shape (B, R, 24, 24), float32, where the network lives.
+
+    Raises
+    ------
+    NotFittedError
+        If the network has no residual latents of the survey.
+    """
+    check_residual(network, batch.survey.name)
+    device = next(network.parameters()).device
+    with computing(device, dtype):
+        return torch.cat(
+            [
+                network.residual(network.view(batch[rows].to(device)))
+                for rows in pieces(len(batch), device)
+            ]
+        )
+
+
+def check_residual(network, *surveys):
+    """
+    Raise where a network has no residual latents.
+
+    Parameters
+    ----------
+    network : `~astro_disentangle.model.network.Network`
+        The network.
+    *surveys : str
+        Names of surveys.
+
+    Raises
+    ------
+    NotFittedError
+        If it has none of one of the surveys.
+    """
+    for survey in surveys:
+        if survey not in network.residual_surveys:
+            raise NotFittedError(
+                f"the model has no residual latents of {survey!r}; fit_residual() "
+                "learns them, or leave out 'residual'."
+            )
 
 
 def neighbour_latents(network, members, places, *, dtype="float32"):

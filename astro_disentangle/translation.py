@@ -9,12 +9,22 @@ from astro_disentangle.data.write import checked_target, to_cutout, view_on_wcs
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.model.flow import EVALUATIONS, SOLVER
 from astro_disentangle.quality import FLAGS
-from astro_disentangle.serving import computing, pieces
+from astro_disentangle.serving import check_residual, computing, pieces
 
 __all__ = ["paint", "to_sky"]
 
 
-def paint(network, batch, conditions, *, n_samples, n_steps, seed, dtype="float32"):
+def paint(
+    network,
+    batch,
+    conditions,
+    *,
+    n_samples,
+    n_steps,
+    seed,
+    dtype="float32",
+    residual=None,
+):
     """
     Samples of the views of a batch under given conditions.
 
@@ -32,14 +42,23 @@ def paint(network, batch, conditions, *, n_samples, n_steps, seed, dtype="float3
         Key of the noise, which is drawn for each object and sample on its own.
     dtype : {"float32", "bfloat16"}
         Precision of the matrix products.
+    residual : bool, optional
+        Paint with residual latents; by default where there are any.
 
     Returns
     -------
     samples : `torch.Tensor`
         Shape (B, S, C, N, N), nJy per native pixel of the target, on the CPU; NaN for
         unusable rows.
+
+    Raises
+    ------
+    NotFittedError
+        If residual latents are asked for and there are none.
     """
     target = conditions.survey
+    if residual:
+        check_residual(network, batch.survey.name, target.name)
     device = next(network.parameters()).device
     shape = (len(target.bands), target.stamp_size, target.stamp_size)
 
@@ -52,6 +71,9 @@ def paint(network, batch, conditions, *, n_samples, n_steps, seed, dtype="float3
         for rows in pieces(len(batch), device):
             part = batch[rows].to(device)
             view, count = network.view(part), len(part)
+            detail = None
+            if residual is not False:
+                detail = network.residual_of(view, target.name)
             prepared = network.prepare(
                 network.physics(view),
                 conditions.z_instrument.to(device).expand(count, -1),
@@ -60,6 +82,7 @@ def paint(network, batch, conditions, *, n_samples, n_steps, seed, dtype="float3
                 target=target.name,
                 noise=conditions.noise.to(device).expand(count, -1),
                 offset=torch.zeros(count, 2, dtype=torch.float32, device=device),
+                residual=detail,
             )
             keys = batch.keys[rows].tolist()
             for some in pieces(n_samples, device, rows=count):

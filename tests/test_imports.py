@@ -22,7 +22,12 @@ FLOORS = (
     ("cli",),
 )
 #: Programs that are run, not imported; they may use the whole package.
-PROGRAMS = ("weights/build.py", "weights/card.py", "training/__main__.py")
+PROGRAMS = (
+    "weights/build.py",
+    "weights/build_residual.py",
+    "weights/card.py",
+    "training/__main__.py",
+)
 
 
 def _imports(path):

@@ -64,7 +64,8 @@ def extended(network, survey):
         )
     known = network.state_dict()
     with torch.random.fork_rng(devices=[]):
-        more = Network((*network.surveys.values(), survey), network.config)
+        surveys = (*network.surveys.values(), survey)
+        more = Network(surveys, network.config, network.residual_surveys)
     more.load_state_dict(known, strict=False)
     for name, parameter in more.named_parameters():
         parameter.requires_grad_(name not in known)

@@ -28,8 +28,6 @@ from dataclasses import dataclass
 import torch
 
 from astro_disentangle.data.batch import CutoutBatch
-from astro_disentangle.data.groups import group_by_position
-from astro_disentangle.data.read import Cutouts, check_native, read_cutouts
 from astro_disentangle.keys import key
 from astro_disentangle.model.flow import SOLVER
 from astro_disentangle.quality import FLAGS, CutoutError, SurveyMismatchError
@@ -216,6 +214,10 @@ def read_unpaired(unpaired, surveys, batch_size, *, seed, device="cpu"):
 
 def _usable(cutouts, survey):
     """The cut-outs of a survey that can be learned from, and their groups."""
+    # Training on what is simulated has no need of astropy.
+    from astro_disentangle.data.groups import group_by_position
+    from astro_disentangle.data.read import Cutouts, check_native, read_cutouts
+
     if not isinstance(cutouts, Cutouts):
         cutouts = read_cutouts(cutouts, survey=survey)
     batch = cutouts.batch

@@ -10,7 +10,6 @@ stopped at any time and goes on where it was with ``--resume``.
 import argparse
 from pathlib import Path
 
-from astro_disentangle.disentangler import Disentangler
 from astro_disentangle.training.loop import Settings, Trainer
 from astro_disentangle.training.objective import RECIPES
 from astro_disentangle.training.residual import residual_objective, with_residual
@@ -50,6 +49,8 @@ def train(
     trainer : `~astro_disentangle.training.loop.Trainer`
         With its network, the mean of its weights and its history.
     """
+    from astro_disentangle.disentangler import Disentangler
+
     model = Disentangler.load(start)
     names = tuple(model.network_.surveys)
     network = with_residual(model.network_, names, RESIDUAL_SEED)
