@@ -175,11 +175,12 @@ def residual_latents(network, batch, *, dtype="float32"):
     check_residual(network, batch.survey.name)
     device = next(network.parameters()).device
     with computing(device, dtype):
+        views = (
+            network.view(batch[rows].to(device)) for rows in pieces(len(batch), device)
+        )
+        name = batch.survey.name
         return torch.cat(
-            [
-                network.residual(network.view(batch[rows].to(device)))
-                for rows in pieces(len(batch), device)
-            ]
+            [network.residual_of(view, network.physics(view), name) for view in views]
         )
 
 

@@ -71,11 +71,11 @@ def paint(
         for rows in pieces(len(batch), device):
             part = batch[rows].to(device)
             view, count = network.view(part), len(part)
-            detail = None
+            z_physics, detail = network.physics(view), None
             if residual is not False:
-                detail = network.residual_of(view, target.name)
+                detail = network.residual_of(view, z_physics, target.name)
             prepared = network.prepare(
-                network.physics(view),
+                z_physics,
                 conditions.z_instrument.to(device).expand(count, -1),
                 source=part.survey.name,
                 observation=view.observation,

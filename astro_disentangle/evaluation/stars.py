@@ -59,8 +59,9 @@ def score_stars(network, pairs, star, *, n_samples, n_steps, seed):
         view, offset = network.view(batch), goal.stamp()[2]
         shape = (len(goal), n_samples, len(survey.bands), *2 * [survey.stamp_size])
         noise = torch.randn(shape, generator=torch_generator(seed, "stars", target))
+        z_physics = network.physics(view)
         samples = network.translate(
-            network.physics(view),
+            z_physics,
             network.describe(target, goal.psf_fwhm, goal.noise),
             noise.to(device),
             prepare={
@@ -69,6 +70,7 @@ def score_stars(network, pairs, star, *, n_samples, n_steps, seed):
                 "target": target,
                 "noise": goal.noise,
                 "offset": offset,
+                "residual": network.residual_of(view, z_physics, target),
             },
             n_steps=n_steps,
         )

@@ -68,6 +68,11 @@ class Views:
     wrong : bool
         Take the donors, and the noise, from another group of galaxies than the
         target's.
+    seen : `~astro_disentangle.PairedCutouts`, optional
+        The same galaxies under other conditions, from which the views are painted;
+        source and target may then be one survey.
+    residual : bool
+        Paint with the residual latents of the source, where there are any.
 
     Attributes
     ----------
@@ -76,7 +81,18 @@ class Views:
     """
 
     def __init__(
-        self, network, pairs, source, target, *, n_samples, n_steps, seed, wrong=False
+        self,
+        network,
+        pairs,
+        source,
+        target,
+        *,
+        n_samples,
+        n_steps,
+        seed,
+        wrong=False,
+        seen=None,
+        residual=True,
     ):
         self.source, self.target = source, target
         self.batch = pairs.batch(target)
@@ -86,7 +102,8 @@ class Views:
         device = next(network.parameters()).device
         survey = self.batch.survey
         shape = (n_samples, len(survey.bands), *2 * [survey.stamp_size])
-        from_batch, parts = pairs.batch(source), []
+        from_batch = (pairs if seen is None else seen).batch(source)
+        parts = []
         with torch.inference_mode():
             members = torch.cat(
                 [
@@ -100,8 +117,11 @@ class Views:
                 view = network.view(from_batch[rows].to(device))
                 generator = torch_generator(seed, "score", target, int(rows[0]))
                 noise = torch.randn(len(rows), *shape, generator=generator)
+                z_physics, detail = network.physics(view), None
+                if residual:
+                    detail = network.residual_of(view, z_physics, target)
                 samples = network.translate(
-                    network.physics(view),
+                    z_physics,
                     network.instrument.pool(members, donors[rows].to(device)),
                     noise.to(device),
                     prepare={
@@ -110,6 +130,7 @@ class Views:
                         "target": target,
                         "noise": sky[rows].to(device),
                         "offset": self.offset[rows].to(device),
+                        "residual": detail,
                     },
                     n_steps=n_steps,
                 )

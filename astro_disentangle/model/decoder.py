@@ -75,6 +75,11 @@ class Outline:
         """Variance that sets how the path turns, (1,)."""
         return self.h.new_ones(1)
 
+    @property
+    def mean(self):
+        """Mean flux in units of the softening, (B, C, N, N)."""
+        return self.h.sinh()
+
     def __getitem__(self, rows):
         """The rows of a slice or index."""
         return Outline(self.h[rows], self.log_variance[rows], self.sky[rows])

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from astro_disentangle.data.batch import COMMON_SCALE
+from astro_disentangle.data.batch import COMMON_SCALE, COMMON_SIZE
 from astro_disentangle.data.constants import constant
+from astro_disentangle.data.resample import resample
 from astro_disentangle.model.decoder import Decoder
 from astro_disentangle.model.encoder import (
     InstrumentEncoder,
@@ -151,7 +152,7 @@ class Network(nn.Module):
         """Names of the surveys with residual latents."""
         return () if self.residual is None else tuple(self.residual.stem.pixels)
 
-    def residual_of(self, view, target):
+    def residual_of(self, view, z_physics, target):
         """
         The residual latents of a view, where they help to paint a survey.
 
@@ -159,6 +160,8 @@ class Network(nn.Module):
         ----------
         view : `~astro_disentangle.model.encoder.View`
             B cut-outs.
+        z_physics : `torch.Tensor`
+            Shape (B, P), their physics latents.
         target : str
             Name of the survey to paint.
 
@@ -169,7 +172,39 @@ class Network(nn.Module):
         """
         if not {view.survey, target} <= set(self.residual_surveys):
             return None
-        return self.residual(view)
+        return self.residual(view, self.surplus(view, z_physics))
+
+    @torch.no_grad()
+    def surplus(self, view, z_physics):
+        """
+        What cut-outs show beyond what their own latents paint of them.
+
+        Parameters
+        ----------
+        view : `~astro_disentangle.model.encoder.View`
+            B cut-outs of C bands.
+        z_physics : `torch.Tensor`
+            Shape (B, P), their physics latents.
+
+        Returns
+        -------
+        surplus : `torch.Tensor`
+            Shape (B, C, 48, 48), as `astro_disentangle.model.residual` has it; 0 where
+            not good.
+        """
+        members = self.instrument.members(view)
+        own = torch.eye(len(members), dtype=torch.bool, device=members.device)
+        outline = self.prepare(
+            z_physics,
+            self.instrument.pool(members, own),
+            source=view.survey,
+            observation=view.observation,
+            target=view.survey,
+            offset=z_physics.new_zeros(len(members), 2),
+        ).outline
+        mean = _on_common_grid(outline.mean, self.surveys[view.survey].pixel_scale)
+        seen = (view.x.float().sinh() - mean) / (1 + mean.square()).sqrt()
+        return view.good * arcsinh(seen)
 
     def softening(self, survey, scale=None):
         """Softening of the stretch per band, (C, 1, 1), nJy per pixel of ``scale``."""
@@ -397,3 +432,16 @@ class Network(nn.Module):
         level = self.surveys[prepared.target].saturation_level()
         level = constant(tuple(level), pixels.device)[:, None, None]
         return torch.minimum(pixels, level).unflatten(0, (-1, samples))
+
+
+def _on_common_grid(images, scale):
+    """Surface brightness of images (B, C, N, N) about the galaxy, (B, C, 48, 48)."""
+    count, _, size, _ = images.shape
+    if (size, scale) == (COMMON_SIZE, COMMON_SCALE):
+        return images
+    matrix = torch.eye(2, device=images.device) / scale
+    middle = matrix.new_full((2, 1), (size - 1) / 2)
+    affine = torch.cat([matrix, middle], 1).expand(count, 2, 3)
+    good = torch.ones_like(images, dtype=torch.bool)
+    images, _ = resample(images, good, affine, size=COMMON_SIZE, scale=COMMON_SCALE)
+    return images * (scale / COMMON_SCALE) ** 2

@@ -1,11 +1,18 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
-r"""What one image resolves and the physics latent leaves out.
+r"""What one image shows and the physics latent leaves out.
 
 A physics latent that is alike in two surveys cannot hold what only one of them sees,
-and a vector is a poor place for clumps, arms and neighbours. So beside it there is a
-map, ``z_residual``, of R channels on 24 x 24 pixels of twice the common grid's scale,
-the galaxy in the middle. It is read from the source, never from the target, and goes
-to the decoder, where it is added to the canvas; it is no part of ``z_physics``.
+and a vector is a poor place for clumps, arms and neighbours. What is missing is there
+to be seen: with :math:`f` the image and :math:`\mu` the mean that the decoder outlines
+of it, from its own physics and instrument latents, both in units of the softening of
+the stretch, the surplus is
+
+.. math:: w = \mathrm{arcsinh} \frac{f - \mu}{\sqrt{1 + \mu^2}} ,
+
+linear where the image is faint, relative where it is bright. An encoder makes a map of
+it, ``z_residual``, of R channels on 24 x 24 pixels of twice the common grid's scale,
+the galaxy in the middle. It is no part of ``z_physics``; it is read from the source,
+never from the target, and goes to the decoder, where it is added to the canvas.
 
 The map stays in its place on the sky. With :math:`u` the position of a quarter of a
 patch of the target in pixels from the middle of its stamp, :math:`o` the offset of the
@@ -58,6 +65,9 @@ class Residual(nn.Module):
     ):
         super().__init__()
         self.stem = Stem(surveys, width, condition, light, len(APERTURES))
+        self.surplus = nn.ModuleDict(
+            {s.name: nn.Conv2d(len(s.bands), width, 4, 2, 1) for s in surveys}
+        )
         self.blocks = nn.ModuleList(
             ResidualBlock(width, condition) for _ in range(depth)
         )
@@ -70,9 +80,10 @@ class Residual(nn.Module):
         nn.init.zeros_(self.add.weight)
         nn.init.zeros_(self.add.bias)
 
-    def forward(self, view):
-        """Map a view to ``z_residual`` (B, R, 24, 24)."""
+    def forward(self, view, surplus):
+        """Map a view and its surplus (B, C, 48, 48) to (B, R, 24, 24)."""
         x, told, measured = self.stem(view)
+        x = x + self.surplus[view.survey](surplus)
         for block in self.blocks:
             x = block(x, told + measured)
         return self.output(x).float()

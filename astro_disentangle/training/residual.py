@@ -85,7 +85,7 @@ class ResidualObjective(Objective):
             source,
             z_instrument,
             generator,
-            residual=network.residual_of(source, batch.survey.name),
+            residual=network.residual_of(source, z_physics, batch.survey.name),
         )
 
 
