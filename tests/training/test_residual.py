@@ -283,10 +283,10 @@ def test_pairs_are_shown_with_their_revisits(pairs, again):
         {name: some.batch(name) for name in pairs.surveys} for some in (pairs, again)
     )
     group = torch.as_tensor(pairs.groups)
-    source = PairsSource(batches, group, 4, revisits=more)
+    source = PairsSource(batches, group, 16, revisits=more)
     kinds = [source(n).revisit.survey.name for n in range(4)]
     assert kinds == ["hsc", "legacy"] * 2
-    plain = PairsSource(batches, group, 4)
+    plain = PairsSource(batches, group, 16)
     assert plain(0).revisit is None
     assert plain.fingerprint != source.fingerprint
     for number in range(4):
