@@ -76,6 +76,7 @@ def render_pairs(
     stamps=None,
     group_size=8,
     neighbours=0,
+    visit=0,
     progress=False,
 ):
     """
@@ -100,6 +101,8 @@ def render_pairs(
     neighbours : int or None
         Another number puts other neighbours around the same galaxies, None puts
         none there.
+    visit : int
+        Another number shows the same scenes under other conditions.
     progress : bool
         Show a progress bar.
 
@@ -151,16 +154,18 @@ def render_pairs(
     with tqdm(total=total, disable=not progress, unit="cut-out") as bar:
         for number, start in enumerate(range(0, n, group_size)):
             random = functools.partial(_generator, seed, number)
+            seen = functools.partial(random, visit=visit)
             group = _draw_group(random, group_size, neighbours, library)
             keys = [key(seed, "galsim", "object", number, i) for i in range(group_size)]
             # Scenes past the last one stay blank and are cut off below.
             rows = min(group_size, n - start)
-            parts.append(_render(surveys, group, random, torch.tensor(keys), rows, bar))
+            parts.append(_render(surveys, group, seen, torch.tensor(keys), rows, bar))
     return _join(parts, n, group_size)
 
 
-def _generator(seed, number, purpose, *more):
+def _generator(seed, number, purpose, *more, visit=0):
     """Random numbers of a group; no key of training has this form."""
+    more += ("visit", visit) if visit else ()
     return torch_generator(seed, "galsim", purpose, number, *more)
 
 

@@ -102,8 +102,8 @@ class Views:
         device = next(network.parameters()).device
         survey = self.batch.survey
         shape = (n_samples, len(survey.bands), *2 * [survey.stamp_size])
-        from_batch = (pairs if seen is None else seen).batch(source)
-        parts = []
+        self.seen = pairs if seen is None else seen
+        from_batch, parts = self.seen.batch(source), []
         with torch.inference_mode():
             members = torch.cat(
                 [
@@ -201,7 +201,7 @@ def score_views(views, pairs, wrong=None):
     found = _errors(views, truth, name, noise, chosen, wrong)
     if matched is not None:
         found += _matched_errors(views, truth, name, noise, matched, chosen, baselines)
-    signal = source_signal(pairs.batch(views.source))
+    signal = source_signal(views.seen.batch(views.source))
     fluxes, other = score_fluxes(views, truth, known, signal, matched)
     noiseless = None if pairs.noiseless is None else truth
     found += fluxes + score_calibration(views, noiseless) + _power(views)
@@ -270,17 +270,21 @@ def _power(views):
 
 def _matched(pairs, views):
     """The source matched to the target's true PSF, where both are known."""
-    truth = pairs.truth
-    names = [f"psf_fwhm_{name}" for name in (views.source, views.target)]
-    if truth is None or any(name not in truth.colnames for name in names):
+    sides = ((views.seen, views.source), (pairs, views.target))
+    widths = [_widths(*side) for side in sides]
+    if any(width is None for width in widths):
         return None
-    widths = []
-    for name, survey in zip(names, (views.source, views.target), strict=True):
-        width = np.ma.filled(u.Quantity(truth[name], u.arcsec).value, np.nan)
-        count = len(pairs.batch(survey).survey.bands)
-        width = width if width.ndim == 2 else np.tile(width[:, None], count)
-        widths.append(width)
-    return match_psf(pairs.batch(views.source), views.batch, *widths).numpy()
+    return match_psf(views.seen.batch(views.source), views.batch, *widths).numpy()
+
+
+def _widths(pairs, survey):
+    """True FWHM of the PSF, (N, C), arcsec, or None."""
+    truth, name = pairs.truth, f"psf_fwhm_{survey}"
+    if truth is None or name not in truth.colnames:
+        return None
+    width = np.ma.filled(u.Quantity(truth[name], u.arcsec).value, np.nan)
+    count = len(pairs.batch(survey).survey.bands)
+    return width if width.ndim == 2 else np.tile(width[:, None], count)
 
 
 def _donors(groups, wrong):
