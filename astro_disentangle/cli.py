@@ -2,15 +2,27 @@
 """The command ``astro-disentangle``."""
 
 import argparse
-import re
 import sys
 import time
 from pathlib import Path
 
-__all__ = ["main"]
+from astro_disentangle.commands.files import (
+    check_table,
+    distinct_names,
+    read_files,
+    read_pairs,
+    read_table,
+    read_wcs,
+    safe_name,
+    write_bands,
+)
+from astro_disentangle.commands.training import (
+    add_survey_parser,
+    fit_parser,
+    fit_residual_parser,
+)
 
-#: Formats that hold a latent of many numbers in one column.
-_TABLES = (".ecsv", ".fits")
+__all__ = ["main"]
 
 
 def main(arguments=None):
@@ -101,6 +113,11 @@ def _parser():
         "(default 1)",
     )
     translate.add_argument("--steps", type=int, metavar="N", help="steps of the flow")
+    translate.add_argument(
+        "--no-residual",
+        action="store_true",
+        help="paint from the physics latents alone",
+    )
     translate.set_defaults(run=_translate)
 
     similar = commands.add_parser("similar", help="galaxies of a catalogue like these")
@@ -150,10 +167,11 @@ def _parser():
             "--weights", default="default", metavar="FILE", help="other weights"
         )
 
-    fit = _fit_parser(commands)
-    add = _add_survey_parser(commands)
+    fit = fit_parser(commands)
+    add = add_survey_parser(commands)
+    more = fit_residual_parser(commands)
     report = _report_parser(commands)
-    for command in (demo, transform, translate, similar, embed, fit, add, report):
+    for command in (demo, transform, translate, similar, embed, fit, add, more, report):
         what = "table (.ecsv, .fits)" if command in (transform, similar) else "folder"
         command.add_argument(
             "--output",
@@ -200,85 +218,6 @@ def _embed_parser(commands):
     )
     embed.set_defaults(run=_embed)
     return embed
-
-
-def _fit_parser(commands):
-    fit = commands.add_parser("fit", help="train on pairs of cut-outs")
-    fit.add_argument("--surveys", nargs=2, default=["hsc", "legacy"], metavar="NAME")
-    fit.add_argument("--from", dest="start", metavar="WEIGHTS", help="fine-tune these")
-    fit.add_argument("--recipe", default="default", help="default or counterfactual")
-    _add_training(fit, steps=2000)
-    fit.set_defaults(run=_fit)
-    return fit
-
-
-def _add_survey_parser(commands):
-    add = commands.add_parser("add-survey", help="learn a further survey from pairs")
-    add.add_argument(
-        "--survey", required=True, metavar="NAME", help="described one, or JSON file"
-    )
-    add.add_argument(
-        "--known",
-        default="hsc",
-        metavar="NAME",
-        help="survey of the weights that the pairs are of too (hsc)",
-    )
-    add.add_argument(
-        "--from",
-        dest="start",
-        default="default",
-        metavar="WEIGHTS",
-        help="weights that get the survey (default)",
-    )
-    _add_training(add, steps=600)
-    add.set_defaults(run=_add_survey)
-    return add
-
-
-def _add_training(command, steps):
-    """Options of commands that train."""
-    command.add_argument(
-        "--pairs",
-        required=True,
-        metavar="PATH",
-        help="folder with a folder for each survey, with files of the same names "
-        "in both, as PairedCutouts.write or SurveyCutout.write make them; or Parquet "
-        "files or a HATS catalogue of the Multimodal Universe with both images",
-    )
-    command.add_argument(
-        "--steps", type=int, default=steps, metavar="N", help=f"({steps})"
-    )
-    command.add_argument("--batch-size", type=int, default=64, metavar="N", help="(64)")
-    command.add_argument(
-        "--validation",
-        type=float,
-        metavar="SHARE",
-        help="share of the sky to hold out and to measure the loss on",
-    )
-    command.add_argument(
-        "--order",
-        type=int,
-        default=6,
-        metavar="N",
-        help="HEALPix order of its cells (6; more for less than 50 square degrees)",
-    )
-    command.add_argument(
-        "--stream",
-        action="store_true",
-        help="read tables as they are needed, not into memory",
-    )
-    command.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="that read a stream ahead"
-    )
-    command.add_argument(
-        "--shards",
-        type=int,
-        metavar="N",
-        help="parts of a step, shared by the processes of torchrun (one for each)",
-    )
-    command.add_argument(
-        "--resume", action="store_true", help="go on with a stopped run"
-    )
 
 
 def _report_parser(commands):
@@ -349,7 +288,7 @@ def _demo(options):
             galaxies, survey=target, source=source, random_state=options.seed
         )
         for index, name in enumerate(names):
-            _write_bands(singles[index], name, options.output)
+            write_bands(singles[index], name, options.output)
             view = views[index]
             centre = (view.data.shape[-1] - 1) / 2
             scale = view.survey.pixel_scale
@@ -386,8 +325,8 @@ def _demo(options):
 
 
 def _transform(options):
-    _check_table(options.output)
-    cutouts = _read_files(options.files, options.band)
+    check_table(options.output)
+    cutouts = read_files(options.files, options.band)
     model = _load(options)
     latents = model.transform(
         cutouts,
@@ -446,9 +385,9 @@ def _embed(options):
 
 
 def _similar(options):
-    _check_table(options.output)
+    check_table(options.output)
     both = [
-        path if Path(path).is_dir() else _read_table(path)
+        path if Path(path).is_dir() else read_table(path)
         for path in (options.query, options.catalog)
     ]
     matches = _load(options).similar(*both, k=options.k, method=options.method)
@@ -458,32 +397,12 @@ def _similar(options):
     print(f"{len(matches)} matches of {galaxies} galaxies in {options.output}")
 
 
-def _read_table(path):
-    """A table of latents from a file."""
-    from astropy.table import QTable
-
-    from astro_disentangle.quality import CutoutError
-
-    if not Path(path).is_file():
-        raise CutoutError(f"there is no file '{path}'.")
-    try:
-        return QTable.read(path)
-    except Exception as error:  # readers of tables raise many types
-        raise CutoutError(f"cannot read '{path}' as a table: {error}") from error
-
-
-def _check_table(path):
-    """Raise where a table of latents cannot be written to a file of that name."""
-    if path.suffix not in _TABLES:
-        raise ValueError(f"'--output' must end in one of {_TABLES}; got '{path}'.")
-
-
 def _translate(options):
     import astropy.units as u
 
-    cutouts = _read_files(options.files, options.band)
+    cutouts = read_files(options.files, options.band)
     model = _load(options)
-    like = None if options.like is None else _read_files(options.like, None)
+    like = None if options.like is None else read_files(options.like, None)
     views = model.translate(
         cutouts,
         survey=options.survey,
@@ -492,47 +411,23 @@ def _translate(options):
         like=like,
         psf_fwhm=None if options.psf_fwhm is None else options.psf_fwhm * u.arcsec,
         depth=None if options.depth is None else options.depth * u.mag,
-        wcs=None if options.wcs is None else _read_wcs(options.wcs),
+        wcs=None if options.wcs is None else read_wcs(options.wcs),
         n_samples=options.samples,
+        residual=False if options.no_residual else None,
         random_state=options.seed,
         progress=sys.stderr.isatty(),
         **_steps(options),
     )
     options.output.mkdir(parents=True, exist_ok=True)
-    names = _distinct([str(view.meta["OBJECT"]) for view in views])
+    names = distinct_names([str(view.meta["OBJECT"]) for view in views])
     for name, view in zip(names, views, strict=True):
-        for path in _write_bands(view, name, options.output):
+        for path in write_bands(view, name, options.output):
             print(path)
         if options.samples > 1:
-            path = options.output / f"translated_{_safe(name)}.fits"
+            path = options.output / f"translated_{safe_name(name)}.fits"
             view.write(path, overwrite=True)
             print(path)
         print(f"{name}: {_flag_names(view.flags)}", file=sys.stderr)
-
-
-def _fit(options):
-    from astro_disentangle.disentangler import Disentangler
-
-    pairs, validation = _training_pairs(options, tuple(options.surveys))
-    settings = {"recipe": options.recipe, **_training_settings(options)}
-    if options.start is None:
-        model = Disentangler(surveys=tuple(options.surveys), **settings)
-    else:
-        model = Disentangler.load(options.start).set_params(**settings)
-    model.fit(pairs, validation=validation, resume=options.resume or None)
-    _write_trained(model, pairs, options)
-
-
-def _add_survey(options):
-    from astro_disentangle.disentangler import Disentangler
-    from astro_disentangle.surveys import read_survey
-
-    survey = read_survey(options.survey)
-    pairs, validation = _training_pairs(options, (options.known, survey))
-    model = Disentangler.load(options.start).set_params(**_training_settings(options))
-    resume = options.resume or None
-    model.add_survey(survey, pairs, validation=validation, resume=resume)
-    _write_trained(model, pairs, options)
 
 
 def _surveys_of(model, names):
@@ -545,71 +440,6 @@ def _surveys_of(model, names):
     return tuple(known[name] for name in names or list(known)[:2])
 
 
-def _training_pairs(options, surveys):
-    """Pairs to train on, and those that are held out, if any."""
-    from astro_disentangle.data.pair_stream import PairStream
-
-    if options.stream:
-        pairs = PairStream(options.pairs, surveys=surveys)
-    else:
-        pairs = _read_pairs(options.pairs, surveys)
-    return (pairs, None) if options.validation is None else _held_out(pairs, options)
-
-
-def _training_settings(options):
-    return {
-        "n_steps": options.steps,
-        "batch_size": options.batch_size,
-        "n_shards": options.shards,
-        "n_workers": options.workers,
-        "random_state": options.seed,
-        "directory": options.output,
-        "device": options.device,
-    }
-
-
-def _write_trained(model, pairs, options):
-    """Weights and history of a run, by the first of its processes."""
-    from astro_disentangle.training.parallel import Ranks
-
-    if Ranks.current().rank:
-        return
-    options.output.mkdir(parents=True, exist_ok=True)
-    model.save(options.output / "model.safetensors")
-    model.history_.write(options.output / "history.ecsv", overwrite=True)
-    print(
-        f"{len(pairs)} pairs, {options.steps} steps; weights and history in "
-        f"{options.output}"
-    )
-
-
-def _held_out(pairs, options):
-    """Pairs to train on, and those of another part of the sky."""
-    if options.stream:
-        raise ValueError("'--validation' must go without '--stream'; got both.")
-    if not 0 < options.validation < 1:
-        raise ValueError(
-            f"'--validation' must be between 0 and 1; got {options.validation}."
-        )
-    shares = {"train": 1 - options.validation, "validation": options.validation}
-    parts = pairs.split(shares, order=options.order)
-    print(
-        f"{len(parts['validation'])} of {len(pairs)} pairs are held out, "
-        f"{len(parts['train'])} are for training"
-    )
-    return parts["train"], parts["validation"]
-
-
-def _read_pairs(path, surveys):
-    """Pairs from folders of FITS files, or from tables of both images."""
-    from astro_disentangle.data.pair_sets import is_pair_set
-    from astro_disentangle.data.pairs import PairedCutouts
-
-    if not is_pair_set(path):
-        return PairedCutouts.from_folder(path, surveys=surveys)
-    return PairedCutouts.from_mmu(path, surveys=surveys, progress=sys.stderr.isatty())
-
-
 def _report(options):
     from astro_disentangle.disentangler import Disentangler
     from astro_disentangle.evaluation.pair_files import load_pairs
@@ -618,7 +448,7 @@ def _report(options):
     model = Disentangler.load(options.weights, device=options.device)
     surveys, other = _surveys_of(model, options.surveys), None
     if options.pairs is not None:
-        pairs = _read_pairs(options.pairs, surveys)
+        pairs = read_pairs(options.pairs, surveys)
     elif options.test_set is not None:
         pairs = as_pairs(load_pairs(options.test_set), name="galsim")
     else:
@@ -634,7 +464,7 @@ def _report(options):
         )
     table = model.report(
         pairs,
-        labels=None if options.labels is None else _read_table(options.labels),
+        labels=None if options.labels is None else read_table(options.labels),
         other=other,
         directory=options.output,
         n_views=options.views,
@@ -648,107 +478,9 @@ def _report(options):
     print(f"scores of {len(pairs)} pairs and figures in {options.output}")
 
 
-def _read_files(paths, band):
-    """Cut-outs from FITS files: whole ones, or one band each, by object."""
-    from astro_disentangle.data.headers import check_fits
-    from astro_disentangle.quality import CutoutError
-
-    whole, single = [], {}
-    for path in map(Path, paths):
-        check_fits(path)
-        try:
-            image = _read_image(path)
-        except Exception as error:  # damaged files raise many types
-            if isinstance(error, CutoutError):
-                raise
-            raise CutoutError(f"cannot read '{path}' as FITS: {error}") from error
-        if not hasattr(image, "header"):
-            whole.append(image)
-            continue
-        name = str(image.meta.get("BAND") or band or "").strip()
-        if not name:
-            raise CutoutError(
-                f"'{path}' does not say its band; give --band or a BAND header."
-            )
-        stem = re.sub(rf"[_.-]?{re.escape(name)}$", "", path.stem) or path.parent.name
-        found = str(image.meta.get("OBJECT", "")).strip() or stem
-        image.meta["OBJECT"] = found.encode("ascii", "replace").decode()
-        image.meta["BAND"] = name
-        group = single.setdefault((path.parent, found), {})
-        if name in group:
-            raise CutoutError(f"two files hold band {name!r} of {found!r}: '{path}'.")
-        group[name] = image
-    return [*whole, *single.values()]
-
-
-def _read_image(path):
-    """A whole cut-out, or the first image of a file."""
-    import astropy.units as u
-    from astropy.io import fits
-    from astropy.nddata import CCDData
-
-    from astro_disentangle.data.cutout import SurveyCutout
-
-    with fits.open(path) as hdus:
-        first = hdus[0].header
-        if first.get("NAXIS", 0) == 0 and {"SURVEY", "BANDS"} <= set(first):
-            return SurveyCutout.read(path)
-        images = [
-            number
-            for number, hdu in enumerate(hdus)
-            if hdu.is_image and hdu.header.get("NAXIS", 0)
-        ]
-        number = images[0] if images else 0
-        # Without a unit the reader assumes the survey's and flags the row.
-        told = "BUNIT" in hdus[number].header
-    return CCDData.read(
-        path, hdu=number, unit=None if told else u.dimensionless_unscaled
-    )
-
-
-def _read_wcs(path):
-    """WCS and size of the first image of a file that has one."""
-    from astropy.io import fits
-    from astropy.wcs import WCS
-
-    from astro_disentangle.data.headers import check_fits
-    from astro_disentangle.quality import CutoutError
-
-    check_fits(path)
-    with fits.open(path) as hdus:
-        for hdu in hdus:
-            if hdu.is_image and hdu.header.get("NAXIS", 0) and "CTYPE1" in hdu.header:
-                return WCS(hdu.header).celestial
-    raise CutoutError(f"'{path}' has no image with a WCS for --wcs.")
-
-
-def _distinct(names):
-    """The names, numbered where one stands for several objects."""
-    return [
-        f"{name}_{names[:place].count(name) + 1}" if names.count(name) > 1 else name
-        for place, name in enumerate(names)
-    ]
-
-
-def _write_bands(view, name, folder):
-    """One FITS file per band; returns their paths."""
-    safe = _safe(name)
-    paths = []
-    for band, image in view.items():
-        path = folder / f"translated_{safe}_{band}.fits"
-        image.write(path, overwrite=True)
-        paths.append(path)
-    return paths
-
-
 def _steps(options):
     """Steps of the flow, where they were asked for."""
     return {} if options.steps is None else {"n_steps": options.steps}
-
-
-def _safe(name):
-    """A name that can be that of a file."""
-    return re.sub(r"[^\w.+-]+", "_", name)
 
 
 def _position(options):

@@ -127,6 +127,43 @@ def test_add_survey_and_use(tmp_path, capsys):
     assert {"mine", "mine->legacy", "legacy->mine"} <= set(scores["where"])
 
 
+def test_fit_residual_and_use(tmp_path, capsys):
+    for visit, name in enumerate(("pairs", "again")):
+        simulate_pairs(12, random_state=4, visit=visit).write(tmp_path / name)
+    words = ["fit-residual", "--pairs", str(tmp_path / "pairs"), "--steps", "1"]
+    words += ["--output", str(tmp_path / "run"), "--batch-size", "4"]
+    again = ["--revisits", str(tmp_path / "again")]
+    assert main([*words, *again, "--validation", "0.2"]) == 2
+    assert "'--revisits'" in capsys.readouterr().err
+    assert main([*words, *again]) == 0, capsys.readouterr().err
+    assert "12 pairs, 1 steps" in capsys.readouterr().out
+    weights = ["--weights", str(tmp_path / "run" / "model.safetensors")]
+    galaxy = str(next((tmp_path / "pairs" / "hsc").glob("*.fits")))
+    views = {}
+    for name, more in (("with", []), ("without", ["--no-residual"])):
+        words = ["translate", galaxy, *weights, "--survey", "legacy", *more]
+        assert main([*words, "--output", str(tmp_path / name)]) == 0
+        views[name] = [f.name for f in sorted((tmp_path / name).glob("*.fits"))]
+    assert views["with"] == views["without"]
+    images = [CCDData.read(tmp_path / name / views[name][1]).data for name in views]
+    assert np.isfinite(images[0]).all()
+    assert not np.array_equal(*images)
+
+
+def test_fit_with_galaxies_of_one_survey(tmp_path, capsys):
+    simulate_pairs(8, random_state=4).write(tmp_path / "pairs")
+    simulate_pairs(4, random_state=5).write(tmp_path / "others")
+    shutil.rmtree(tmp_path / "others" / "hsc")
+    words = ["fit", "--pairs", str(tmp_path / "pairs"), "--from", "default"]
+    words += ["--steps", "2", "--batch-size", "4", "--output", str(tmp_path / "run")]
+    assert main([*words, "--unpaired", str(tmp_path)]) == 2
+    assert "must have a folder of FITS files for one of" in capsys.readouterr().err
+    words += ["--unpaired", str(tmp_path / "others")]
+    assert main(words) == 0, capsys.readouterr().err
+    history = QTable.read(tmp_path / "run" / "history.ecsv")
+    assert np.isfinite(history["unpaired"]).all()
+
+
 @pytest.mark.parametrize("suffix", [".ecsv", ".fits"])
 def test_similar(tmp_path, capsys, suffix):
     pairs = simulate_pairs(12, random_state=6)

@@ -19,6 +19,7 @@ FLOORS = (
     ("training", "evaluation", "search", "weights", "translation"),
     ("disentangler",),
     ("embedding", "hyrax"),
+    ("commands",),
     ("cli",),
 )
 #: Programs that are run, not imported; they may use the whole package.
