@@ -12,7 +12,8 @@ number is one of the same galaxies with residual latents / without / by PSF matc
   galaxies of S/N > 50, the share that is there (1 is all), and the error left (0 is
   none, that of an image without any structure is 1);
 - noise: how much of the source's noise is in the view, as a slope;
-- power, fluxes, coverage as in the report.
+- power, fluxes, coverage as in the report;
+- another galaxy's: a control, the error with residual latents mixed up.
 """
 
 import argparse
@@ -114,6 +115,17 @@ def score(views, pairs):
     return found
 
 
+def mixed_up(network, pairs, source, target, **settings):
+    """The error with the residual latents of another galaxy: a control."""
+    original = network.residual_of
+    network.residual_of = lambda *known: original(*known).roll(1, 0)
+    try:
+        views = Views(network, pairs, source, target, **settings)
+    finally:
+        del network.residual_of
+    return score(views, pairs)["error"][0]
+
+
 def two_visits(options):
     """The same galaxies twice."""
     if options.hst is None:
@@ -158,14 +170,18 @@ def main():
                 **settings,
             )
             columns[source, target, residual] = score(views, pairs)
+        columns[source, target, True]["error, another galaxy's"] = (
+            mixed_up(network, pairs, source, target, seen=seen, **settings),
+            np.nan,
+        )
     print(f"{'':24s}", *(f"{a + ' -> ' + b:>20s}" for a, b in DIRECTIONS))
     for name in columns["hsc", "hsc", True]:
         cells = []
         for direction in DIRECTIONS:
-            ours, plain = (columns[*direction, r].get(name) for r in (True, False))
-            if ours is None:
-                cells.append("")
-                continue
+            ours, plain = (
+                columns[*direction, r].get(name, (np.nan, np.nan))
+                for r in (True, False)
+            )
             cells.append(f"{ours[0]:.3f} {plain[0]:.3f} {ours[1]:.3f}")
         print(f"{name:24s}", *(f"{cell:>20s}" for cell in cells))
 

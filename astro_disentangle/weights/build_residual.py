@@ -97,9 +97,9 @@ def main(arguments=None):
         resume=options.resume,
         until=options.until,
     )
-    network = trainer.network
-    network.load_state_dict(trainer.averaged(), strict=False)
-    model._set_fitted(network, model.bank_, trainer.history, "", model.heads_)
+    trainer.network.load_state_dict(trainer.averaged(), strict=False)
+    # The history stays that of the network, as the card has it.
+    model.network_ = trainer.network.eval()
     model.save(options.output / "default.safetensors", dtype="float16")
 
 
