@@ -31,9 +31,9 @@ What it is
 
 A small model ({parameters:.1f} million parameters) for Hyper Suprime-Cam (grizy,
 0.168") and the DECam part of the DESI Legacy Imaging Surveys (griz, 0.262"). It is
-the seventh edition, trained for nine minutes on a GPU and {hours:.1f} hours on one CPU
-core: a starting point, and good enough to try everything. Its SHA-256 is
-``{digest}``.
+the eighth edition, the seventh with residual latents, trained for nine minutes on a GPU
+and {hours:.1f} + 1.1 hours on one CPU core: a starting point, and good enough to try
+everything. Its SHA-256 is ``{digest}``.
 
 Data
 ----
@@ -64,6 +64,13 @@ running mean of the weights. Second stage: the loss and some of its terms, means
 twenty steps (contrast is among 128 views, in the first stage among 2,048):
 
 {losses}
+
+Residual latents are trained last, all else frozen: 2,400 steps of 32 pairs, each seen
+by one of the surveys twice. Latents are those of the seventh edition to the bit, and so
+are views with ``residual=False``::
+
+    python -m astro_disentangle.weights.build_residual --output THIRD --steps 2400 \\
+        --start SECOND/default.safetensors
 
 The rules of four steps that views follow are learned afterwards, for the finished
 network, to end where 64 steps do.
