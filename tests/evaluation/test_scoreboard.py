@@ -58,6 +58,7 @@ class _Painted(Views):
 
     def __init__(self, pairs, samples, source="hsc", target="legacy"):
         self.source, self.target = source, target
+        self.seen = pairs
         self.batch = pairs.batch(target)
         self.pixels, self.good, self.offset = self.batch.stamp()
         self.samples = samples.numpy()
