@@ -118,6 +118,11 @@ def _parser():
         action="store_true",
         help="paint from the physics latents alone",
     )
+    translate.add_argument(
+        "--mosaic",
+        action="store_true",
+        help="the files are mosaics: translate all of each, tile by tile",
+    )
     translate.set_defaults(run=_translate)
 
     similar = commands.add_parser("similar", help="galaxies of a catalogue like these")
@@ -401,23 +406,32 @@ def _translate(options):
     import astropy.units as u
 
     cutouts = read_files(options.files, options.band)
+    position = _position(options)
     model = _load(options)
     like = None if options.like is None else read_files(options.like, None)
-    views = model.translate(
-        cutouts,
-        survey=options.survey,
-        source=options.source,
-        position=_position(options),
-        like=like,
-        psf_fwhm=None if options.psf_fwhm is None else options.psf_fwhm * u.arcsec,
-        depth=None if options.depth is None else options.depth * u.mag,
-        wcs=None if options.wcs is None else read_wcs(options.wcs),
-        n_samples=options.samples,
-        residual=False if options.no_residual else None,
-        random_state=options.seed,
-        progress=sys.stderr.isatty(),
+    asked = {
+        "survey": options.survey,
+        "source": options.source,
+        "like": like,
+        "psf_fwhm": None if options.psf_fwhm is None else options.psf_fwhm * u.arcsec,
+        "depth": None if options.depth is None else options.depth * u.mag,
+        "wcs": None if options.wcs is None else read_wcs(options.wcs),
+        "n_samples": options.samples,
+        "residual": False if options.no_residual else None,
+        "random_state": options.seed,
+        "progress": sys.stderr.isatty(),
         **_steps(options),
-    )
+    }
+    tables = []
+    if options.mosaic:
+        if position is not None:
+            raise ValueError(
+                "'--mosaic' translates everything: leave out the position."
+            )
+        both = [model.translate_mosaic(mosaic, **asked) for mosaic in cutouts]
+        views, tables = zip(*both, strict=True)
+    else:
+        views = model.translate(cutouts, position=position, **asked)
     options.output.mkdir(parents=True, exist_ok=True)
     names = distinct_names([str(view.meta["OBJECT"]) for view in views])
     for name, view in zip(names, views, strict=True):
@@ -428,6 +442,10 @@ def _translate(options):
             view.write(path, overwrite=True)
             print(path)
         print(f"{name}: {_flag_names(view.flags)}", file=sys.stderr)
+    for name, table in zip(names, tables, strict=False):
+        path = options.output / f"sources_{safe_name(name)}.ecsv"
+        table.write(path, overwrite=True)
+        print(f"{path}: {table['painted'].sum()} of {len(table)} sources painted")
 
 
 def _surveys_of(model, names):

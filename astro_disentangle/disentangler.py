@@ -51,7 +51,7 @@ from astro_disentangle.serving import (
 )
 from astro_disentangle.surveys import SURVEYS, get_survey
 from astro_disentangle.training.trainable import Trainable, short_name
-from astro_disentangle.translation import paint, to_sky
+from astro_disentangle.translation import noise_of_objects, paint, to_sky
 from astro_disentangle.weights import hub
 from astro_disentangle.weights.pack import (
     check_device,
@@ -656,7 +656,7 @@ class Disentangler(Trainable):
                 conditions,
                 n_samples=n_samples,
                 n_steps=n_steps,
-                seed=seed,
+                noise=noise_of_objects(seed, read.batch.keys, target),
                 dtype=self.dtype,
                 residual=residual,
             )
@@ -674,6 +674,113 @@ class Disentangler(Trainable):
                 for row, part in enumerate(samples)
             ]
         return results[0] if is_one(cutouts) else results
+
+    def translate_mosaic(
+        self,
+        images,
+        *,
+        survey,
+        source=None,
+        like=None,
+        psf_fwhm=None,
+        depth=None,
+        bands=None,
+        wcs=None,
+        n_samples=1,
+        residual=None,
+        n_steps=STEPS,
+        random_state=None,
+        batch_size=16,
+        progress=False,
+    ):
+        """
+        A mosaic as another survey, or other conditions, would show it.
+
+        Every source is found and painted in a tile of its own; tiles overlap and are
+        painted from one plane of noise, so that there are no seams. What is larger
+        than the field of the model is not painted but masked.
+
+        Parameters
+        ----------
+        images : mapping of str to `~astropy.nddata.CCDData`, or `SurveyCutout`
+            The mosaic, an image with WCS for each band; it is held in memory.
+        survey : str or `Survey`
+            The target survey.
+        source : str or `Survey`, optional
+            The survey of the mosaic; ``meta["SURVEY"]`` by default.
+        like, psf_fwhm, depth, bands, n_samples, residual, n_steps
+            As for `translate`.
+        wcs : `~astropy.wcs.WCS`, optional
+            Of the image to paint, whose size is ``wcs.pixel_shape``, on the target
+            survey's pixels, north up. By default it covers the mosaic.
+        random_state : int, `numpy.random.Generator` or None
+            Seed of the noise. None is seed 0. Mosaics of one projection, such as
+            patches of a tract, have the same noise where they overlap.
+        batch_size : int
+            Tiles at a time.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        view : `SurveyCutout`
+            Masked beyond the mosaic and where nothing could be painted.
+        sources : `~astropy.table.QTable`
+            What was found: ``coord``, ``x`` and ``y`` (pixels of ``view``), ``flags``,
+            ``painted``, and the ``reason`` where it was not.
+
+        Raises
+        ------
+        CutoutError
+            If the mosaic cannot be read, has no WCS, or the pixels to paint are not
+            those of the target survey.
+        SurveyMismatchError
+            If source or target is not a survey of the model.
+        ValueError
+            If conditions contradict each other or are out of range.
+        NotFittedError
+            If there are no weights, or no residual latents where they are asked for.
+
+        Examples
+        --------
+        >>> import astropy.units as u
+        >>> from astro_disentangle import Disentangler
+        >>> from astro_disentangle.simulation.field import simulate_field
+        >>> field = simulate_field(20 * u.arcsec, surveys=["hsc"], random_state=1)
+        >>> images, model = field.mosaics["hsc"], Disentangler.load()
+        >>> view, sources = model.translate_mosaic(images, survey="legacy")
+        >>> view.shape, sources.colnames
+        ((4, 77, 77), ['coord', 'x', 'y', 'flags', 'painted', 'reason'])
+        """
+        from astro_disentangle.mosaics.translate import (
+            translate_mosaic,
+            whole_mosaic,
+        )
+
+        network = self._fitted()
+        check_dtype(self.dtype)
+        target = self._survey(survey)
+        n_samples = check_count("n_samples", n_samples)
+        n_steps = check_count("n_steps", n_steps)
+        chosen = check_bands(bands, target)
+        conditions = self._conditions(target, like, psf_fwhm, depth, batch_size)
+        image = whole_mosaic(images, self._described(source))
+        seed = seed_of(random_state)
+        meta = {**self._provenance(), "SOURCE": image.survey.name, "SEED": seed}
+        return translate_mosaic(
+            network,
+            image,
+            conditions,
+            lambda tiles: self._read(tiles, None, None, batch_size, progress),
+            bands=chosen,
+            wcs=wcs,
+            n_samples=n_samples,
+            n_steps=n_steps,
+            seed=seed,
+            dtype=self.dtype,
+            residual=residual,
+            meta=meta | {"NSTEPS": n_steps, "NSAMPLES": n_samples},
+        )
 
     def reconstruct(self, cutouts, *, survey=None, **options):
         """

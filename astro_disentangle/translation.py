@@ -11,7 +11,7 @@ from astro_disentangle.model.flow import EVALUATIONS, SOLVER
 from astro_disentangle.quality import FLAGS
 from astro_disentangle.serving import check_residual, computing, pieces
 
-__all__ = ["paint", "to_sky"]
+__all__ = ["noise_of_objects", "paint", "to_sky"]
 
 
 def paint(
@@ -21,7 +21,8 @@ def paint(
     *,
     n_samples,
     n_steps,
-    seed,
+    noise,
+    offset=None,
     dtype="float32",
     residual=None,
 ):
@@ -38,8 +39,12 @@ def paint(
         The target survey, of C bands, and its conditions.
     n_samples, n_steps : int
         Samples S of each, and steps of the solver.
-    seed : int
-        Key of the noise, which is drawn for each object and sample on its own.
+    noise : callable
+        Numbers of row and sample to the noise that the sample begins with, (C, N, N)
+        float32 on the CPU; `noise_of_objects` makes one.
+    offset : `torch.Tensor`, optional
+        Shape (B, 2), galaxy minus centre of the stamp in target pixels, at most a half;
+        0 by default.
     dtype : {"float32", "bfloat16"}
         Precision of the matrix products.
     residual : bool, optional
@@ -62,10 +67,8 @@ def paint(
     device = next(network.parameters()).device
     shape = (len(target.bands), target.stamp_size, target.stamp_size)
 
-    def noise(key, sample):
-        generator = torch_generator(seed, "translate", key, sample)
-        return torch.randn(shape, generator=generator, dtype=torch.float32)
-
+    if offset is None:
+        offset = torch.zeros(len(batch), 2, dtype=torch.float32)
     samples = torch.empty(len(batch), n_samples, *shape)
     with computing(device, dtype):
         for rows in pieces(len(batch), device):
@@ -81,20 +84,47 @@ def paint(
                 observation=view.observation,
                 target=target.name,
                 noise=conditions.noise.to(device).expand(count, -1),
-                offset=torch.zeros(count, 2, dtype=torch.float32, device=device),
+                offset=offset[rows].to(device),
                 residual=detail,
             )
-            keys = batch.keys[rows].tolist()
+            numbers = range(len(batch))[rows]
             for some in pieces(n_samples, device, rows=count):
-                numbers = range(n_samples)[some]
+                every = range(n_samples)[some]
                 x_0 = torch.stack(
-                    [torch.stack([noise(key, n) for n in numbers]) for key in keys]
+                    [torch.stack([noise(row, n) for n in every]) for row in numbers]
                 )
                 samples[rows, some] = network.flow(
                     prepared, x_0.to(device), n_steps=n_steps
                 ).cpu()
     unusable = (batch.flags & FLAGS.UNUSABLE) != 0
     return samples.masked_fill(unusable.cpu()[:, None, None, None, None], torch.nan)
+
+
+def noise_of_objects(seed, keys, survey):
+    """
+    Noise that is drawn for each object and sample on its own.
+
+    Parameters
+    ----------
+    seed : int
+        The user's seed.
+    keys : `torch.Tensor`
+        Shape (B,), int64, keys of the objects.
+    survey : `~astro_disentangle.Survey`
+        The survey that is painted, of C bands.
+
+    Returns
+    -------
+    noise : callable
+        As `paint` takes it.
+    """
+    shape = (len(survey.bands), survey.stamp_size, survey.stamp_size)
+
+    def noise(row, sample):
+        generator = torch_generator(seed, "translate", int(keys[row]), sample)
+        return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+    return noise
 
 
 def to_sky(samples, read, row, conditions, *, bands, wcs, return_samples, meta):

@@ -22,7 +22,7 @@ from astro_disentangle.data.read import read_cutouts
 from astro_disentangle.model.conditions import typical_conditions
 from astro_disentangle.model.flow import EVALUATIONS, SOLVER, STEPS
 from astro_disentangle.samples import load_sample, sample_names
-from astro_disentangle.translation import paint
+from astro_disentangle.translation import noise_of_objects, paint
 
 PUBLISHED_STEPS = 250
 
@@ -68,6 +68,7 @@ def main():
     galaxy = load_sample(sample_names(survey="hsc")[0])
     conditions = typical_conditions(model.bank_, get_survey("legacy"))
     batch = read_cutouts(galaxy, "hsc").batch
+    noise = noise_of_objects(0, batch.keys, conditions.survey)
     with torch.inference_mode():
         one = seconds(lambda: decoder(state, 0.5, tokens), options.repeats)
         network = seconds(
@@ -77,7 +78,7 @@ def main():
                 conditions,
                 n_samples=1,
                 n_steps=STEPS,
-                seed=0,
+                noise=noise,
             ),
             10 * options.repeats,
         )

@@ -17,6 +17,7 @@ FLOORS = (
     ("data", "simulation"),
     ("model", "serving"),
     ("training", "evaluation", "search", "weights", "translation"),
+    ("mosaics",),
     ("disentangler",),
     ("embedding", "hyrax"),
     ("commands",),
@@ -76,6 +77,15 @@ def test_astropy_stays_out(room):
     for path in (ROOT / room).glob("*.py"):
         roots = {name.split(".")[0] for name in _imports(path)}
         assert not roots & {"astropy", "photutils", "scipy", "sklearn"}, path
+
+
+def test_weights_are_trained_where_there_is_no_astropy():
+    code = (
+        "import sys; sys.modules['astropy'] = None; "
+        "import astro_disentangle.training.residual, astro_disentangle.training.loop; "
+        "from astro_disentangle.weights import build, build_residual"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_import_is_light():

@@ -8,7 +8,7 @@ import torch
 
 from astro_disentangle.evaluation.scores import Score
 from astro_disentangle.model.conditions import described_conditions
-from astro_disentangle.translation import paint
+from astro_disentangle.translation import noise_of_objects, paint
 
 __all__ = ["score_cost"]
 
@@ -56,7 +56,8 @@ def score_cost(network, pairs, *, n_steps):
         conditions = described_conditions(
             network, survey, survey.psf_fwhm, survey.pixel_noise()
         )
-        options = {"n_samples": 1, "n_steps": n_steps, "seed": 0}
+        noise = noise_of_objects(0, batch.keys, conditions.survey)
+        options = {"n_samples": 1, "n_steps": n_steps, "noise": noise}
         count = _evaluations(network, batch, conditions, options)
         rows += [
             Score(

@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +26,12 @@ from astro_disentangle.model.photometry import Photometry
 from astro_disentangle.model.residual import Residual
 from astro_disentangle.model.stretch import arcsinh
 
-__all__ = ["Network", "NetworkConfig"]
+__all__ = ["Network", "NetworkConfig", "new_network"]
 
 #: Softening of the arcsinh stretch in units of the survey's typical noise.
 SOFTENING = 2.0
+#: Initial weights come from torch's global generator, one network at a time.
+_SEEDING = threading.Lock()
 #: Factors that make the logarithms of FWHM and noise vary by about one.
 _GAINS = (5.0, 2.5)
 
@@ -94,8 +97,8 @@ class Network(nn.Module):
 
     Notes
     -----
-    Initial weights come from the global generator of torch; wrap the call in
-    `torch.random.fork_rng` to leave its state alone.
+    Initial weights come from the global generator of torch; `new_network` leaves its
+    state alone.
     """
 
     def __init__(self, surveys, config, residual=()):
@@ -445,3 +448,28 @@ def _on_common_grid(images, scale):
     good = torch.ones_like(images, dtype=torch.bool)
     images, _ = resample(images, good, affine, size=COMMON_SIZE, scale=COMMON_SCALE)
     return images * (scale / COMMON_SCALE) ** 2
+
+
+def new_network(surveys, config, seed, residual=()):
+    """
+    A network with initial weights; the global generator is left as it was.
+
+    Parameters
+    ----------
+    surveys : sequence of `~astro_disentangle.Survey`
+        The surveys.
+    config : `~astro_disentangle.model.network.NetworkConfig`
+        Sizes.
+    seed : int
+        Key of the initial weights.
+    residual : sequence of str
+        Names of the surveys with residual latents.
+
+    Returns
+    -------
+    network : `~astro_disentangle.model.network.Network`
+        In float32.
+    """
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Network(surveys, config, residual).float()

@@ -26,7 +26,13 @@ from astro_disentangle.simulation.population import (
 )
 from astro_disentangle.simulation.shapes import ARM_KNOTS, BAR_KNOTS
 
-__all__ = ["Scene", "draw_scene", "sample_neighbours", "sample_stars"]
+__all__ = [
+    "Scene",
+    "draw_field",
+    "draw_scene",
+    "sample_neighbours",
+    "sample_stars",
+]
 
 #: Side of the box around a galaxy that neighbours may stand in, arcsec.
 BOX = 11.0
@@ -185,6 +191,46 @@ def sample_neighbours(n, generator):
     )
     sources = _choose(kind == 1, stars, galaxies)
     return sources, position.reshape(n, MAX_NEIGHBOURS, 2), present
+
+
+def draw_field(side, generator):
+    """
+    Galaxies and stars of a part of the sky, of the counts above, unclustered.
+
+    Parameters
+    ----------
+    side : float
+        Side of the square in arcsec.
+    generator : `torch.Generator`
+        Source of the random numbers, on the CPU.
+
+    Returns
+    -------
+    sources : `Sources`
+        S sources, the galaxies first.
+    position : `torch.Tensor`
+        Shape (S, 2), offset (west, north) from the middle in arcsec.
+
+    Examples
+    --------
+    >>> from astro_disentangle.keys import torch_generator
+    >>> from astro_disentangle.simulation.scene import draw_field
+    >>> sources, position = draw_field(60.0, torch_generator(0, "demo"))
+    >>> len(sources) == len(position), len(sources) > 40
+    (True, True)
+    """
+    area = (side / 60) ** 2
+    rate = torch.tensor([_GALAXIES[0] * area, _STARS[0] * area])
+    galaxies, stars = torch.poisson(rate, generator=generator).int().tolist()
+    position = _uniform((galaxies + stars, 2), generator, -side / 2, side / 2)
+    sources = galaxies_of(
+        _magnitudes(galaxies, generator, _BRIGHTEST_GALAXY, _FAINTEST, _GALAXIES[1]),
+        generator,
+    )
+    points = sample_stars(
+        _magnitudes(stars, generator, _BRIGHTEST_STAR, _FAINTEST, _STARS[1]), generator
+    )
+    return sources.map(lambda a, b: torch.cat([a, b]), points), position
 
 
 def sample_unseen(n, generator):

@@ -39,7 +39,10 @@ neighbours, that is the second view: what stands around a galaxy must not be wha
 known by.
 
 **Unpaired**. The same terms for galaxies that only one survey observed, with a painted
-view in place of the one there is not (`astro_disentangle.training.unpaired`).
+view in place of the one there is not (`astro_disentangle.training.unpaired`). Its
+latent is drawn to that of the real view, not the two to each other; and in the default
+recipe nothing is painted from it: a decoder that is taught by its own paintings learns
+what is wrong with them.
 
 ``recipe="counterfactual"`` keeps the flow term alone, as published
 (arXiv:2604.09787).
@@ -72,6 +75,9 @@ class Objective:
     flow, outline, agree_physics, agree_instrument, reading, photometry, contrast, \
 unpaired : float
         Weights of the terms.
+    repainting : float
+        Weight of flow and outline within the unpaired term: of painting what was
+        observed from a painted view of it.
     temperature : float
         Temperature of the contrast.
     drop_bands : float
@@ -105,6 +111,7 @@ unpaired : float
     photometry: float = 0.5
     contrast: float = 0.1
     unpaired: float = 1.0
+    repainting: float = 0.0
     temperature: float = 0.1
     drop_bands: float = 0.3
     drop_psf: float = 0.3
@@ -143,8 +150,8 @@ unpaired : float
         terms, latents = self._terms(network, step, list(step.batches), generator)
         if step.alone is not None and self.unpaired:
             whole = completed(network, step, generator)
-            seen = list(step.alone.batches)
-            alone, _ = self._terms(network, whole, seen, generator)
+            (seen,) = step.alone.batches
+            alone, _ = self._terms(network, whole, [seen], generator, seen)
             terms["unpaired"] = self._total(alone)
         loss = self._total(terms)
         if rank:
@@ -159,8 +166,12 @@ unpaired : float
             if getattr(self, name)
         )
 
-    def _terms(self, network, step, targets, generator):
-        """Terms of a step with some of its surveys for targets; physics latents."""
+    def _terms(self, network, step, targets, generator, seen=None):
+        """
+        Terms of a step with some of its surveys for targets; physics latents.
+
+        Where one survey alone has ``seen`` the galaxies, the others' views are painted.
+        """
         names = list(step.batches)
         views = {name: network.view(batch) for name, batch in step.batches.items()}
         again, elsewhere = (
@@ -188,26 +199,29 @@ unpaired : float
             photometry.append(
                 _photometry_surprise(network, step.batches[name], z_source, z_donors)
             )
-            painted = self._painting_errors(
-                network, step.batches[name], z_source, source, z_donors, generator
-            )
-            flow.append(painted[0])
-            outline.append(painted[1])
-        z_a, z_b = (z_physics[name] for name in names)
+            if seen is None or self.repainting:
+                painted = self._painting_errors(
+                    network, step.batches[name], z_source, source, z_donors, generator
+                )
+                share = 1.0 if seen is None else self.repainting
+                flow.append(share * painted[0])
+                outline.append(share * painted[1])
+        z_a, z_b = (z.detach() if name == seen else z for name, z in z_physics.items())
         met = z_a, z_b
         if elsewhere is not None:
             elsewhere = self._withhold(elsewhere, generator)
             there = names.index(elsewhere.survey)
             met = z_physics[names[1 - there]], network.physics(elsewhere)
         terms = {
-            "flow": torch.stack(flow).mean(),
-            "outline": torch.stack(outline).mean(),
+            "flow": _mean(flow),
+            "outline": _mean(outline),
             "agree_physics": _disagreement(z_a, z_b),
             "agree_instrument": torch.stack(agree_instrument).mean(),
             "reading": torch.stack(reading).mean(),
             "photometry": torch.stack(photometry).mean(),
             "contrast": contrast(*met, self.temperature),
         }
+        terms = {name: term for name, term in terms.items() if term is not None}
         return terms, torch.cat([z_a, z_b])
 
     def _withhold(self, view, generator, psf=None, noise=None):
@@ -304,12 +318,18 @@ RECIPES = {
         reading=0,
         photometry=0,
         contrast=0,
+        repainting=1,
         told=0,
         scaled=False,
         centre=0,
         centred=False,
     ),
 }
+
+
+def _mean(terms):
+    """The mean of some terms; none if there are none."""
+    return torch.stack(terms).mean() if terms else None
 
 
 def _uniform(generator, *shape):

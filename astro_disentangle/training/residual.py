@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from astro_disentangle.keys import torch_generator
+from astro_disentangle.model.network import new_network
 from astro_disentangle.training.objective import Objective
-from astro_disentangle.weights.pack import new_network
 
 __all__ = ["ResidualObjective", "residual_objective", "with_residual"]
 

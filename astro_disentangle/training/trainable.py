@@ -10,7 +10,7 @@ from astro_disentangle.estimator import Estimator
 from astro_disentangle.keys import seed_of
 from astro_disentangle.model.bank import InstrumentBank
 from astro_disentangle.model.centring import centre_physics
-from astro_disentangle.model.network import NetworkConfig
+from astro_disentangle.model.network import NetworkConfig, new_network
 from astro_disentangle.quality import (
     FLAGS,
     CutoutError,
@@ -19,7 +19,7 @@ from astro_disentangle.quality import (
     check_count,
 )
 from astro_disentangle.surveys import SURVEYS, get_survey
-from astro_disentangle.weights.pack import check_device, new_network
+from astro_disentangle.weights.pack import check_device
 
 __all__ = ["Trainable", "short_name"]
 

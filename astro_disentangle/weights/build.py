@@ -15,7 +15,7 @@ from astro_disentangle.checkpoint import read_checkpoint
 from astro_disentangle.keys import key
 from astro_disentangle.model.bank import InstrumentBank
 from astro_disentangle.model.centring import centre_physics
-from astro_disentangle.model.network import Network, NetworkConfig
+from astro_disentangle.model.network import NetworkConfig, new_network
 from astro_disentangle.quality import WeightsError
 from astro_disentangle.surveys import get_survey
 from astro_disentangle.training.ahead import Ahead
@@ -25,7 +25,7 @@ from astro_disentangle.training.objective import RECIPES
 from astro_disentangle.training.parallel import Ranks, process_group
 from astro_disentangle.training.source import SimulatedSource
 
-__all__ = ["main", "package", "train"]
+__all__ = ["finish", "main", "package", "train"]
 
 #: Seed of the galaxies of training; tests and scores use others.
 TRAINING_SEED = 20261
@@ -74,7 +74,8 @@ def train(
     rate : float, optional
         Peak of the learning rate.
     start : str or `~pathlib.Path`, optional
-        Checkpoint of an earlier run, whose mean weights are the first of this one.
+        Checkpoint of an earlier run, whose mean weights are the first of this one, or
+        a weights file.
     resume : bool
         Go on with the run in ``output``.
     until : int, optional
@@ -157,21 +158,8 @@ def package(output, *, recipe, weights, history, device="cpu"):
     from astro_disentangle.simulation import simulate
     from astro_disentangle.weights.heads import simulated_heads
 
-    network = _network(recipe).to(device)
-    network.load_state_dict(weights, strict=False)
-    network.eval()
+    network = finish(recipe, weights, device=device)
     surveys = tuple(network.surveys.values())
-    if RECIPES[recipe].centred:
-        skies = (
-            simulate(8, 8, surveys, seed=CENTRE_SEED, step=step, device=device)
-            for step in range(_CENTRE_GROUPS // 8)
-        )
-        centre_physics(network, (sky.batches for sky in skies))
-    source = SimulatedSource(
-        surveys, seed=RULE_SEED, revisit_every=0, elsewhere=False, device=device
-    )
-    gain = learn_rules(network, source, seed=RULE_SEED, progress=True)
-    print("distance of the rules of few steps, learned over Adams':", gain)
     groups = simulate(64, 8, surveys, seed=BANK_SEED, device=device)
     bank = InstrumentBank.observe(network, groups.batches, groups.group)
     network.to("cpu")
@@ -183,28 +171,75 @@ def package(output, *, recipe, weights, history, device="cpu"):
     return path
 
 
+def finish(recipe, weights, *, device="cpu"):
+    """
+    A trained network with one centre of its surveys and rules of few steps.
+
+    Parameters
+    ----------
+    recipe : str
+        Name of the objective it was trained for.
+    weights : dict of str to `torch.Tensor`
+        Its parameters.
+    device : str
+        Where to compute, and where the network is.
+
+    Returns
+    -------
+    network : `~astro_disentangle.model.network.Network`
+        The network.
+    """
+    from astro_disentangle.simulation import simulate
+
+    network = _network(recipe).to(device)
+    network.load_state_dict(weights, strict=False)
+    network.eval()
+    surveys = tuple(network.surveys.values())
+    if RECIPES[recipe].centred:
+        skies = (
+            simulate(64, 8, surveys, seed=CENTRE_SEED, step=step, device=device)
+            for step in range(_CENTRE_GROUPS // 64)
+        )
+        centre_physics(network, (sky.batches for sky in skies))
+    source = SimulatedSource(
+        surveys, seed=RULE_SEED, revisit_every=0, elsewhere=False, device=device
+    )
+    gain = learn_rules(network, source, seed=RULE_SEED, progress=True)
+    print("distance of the rules of few steps, learned over Adams':", gain)
+    return network
+
+
 def _network(recipe):
     """The network with its first weights."""
-    import torch
-
     surveys = (get_survey("hsc"), get_survey("legacy"))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(TRAINING_SEED)
-        config = NetworkConfig(outlined=recipe != "counterfactual")
-        return Network(surveys, config)
+    config = NetworkConfig(outlined=recipe != "counterfactual")
+    return new_network(surveys, config, TRAINING_SEED)
 
 
 def _mean_weights(path):
-    """Mean weights of a checkpoint, its step and its history."""
+    """Mean weights of a checkpoint or those of a weights file, steps and history."""
     tensors, config, _ = read_checkpoint(path)
-    mean = {k[8:]: t for k, t in tensors.items() if k.startswith("average.")}
-    return mean, config["step"], config.get("history", [])
+    whose = "average." if "step" in config else "network."
+    mean = {
+        name.removeprefix(whose): tensor.float()
+        for name, tensor in tensors.items()
+        if name.startswith(whose)
+    }
+    history = config.get("history", [])
+    return mean, config.get("step", history[-1]["step"] if history else 0), history
 
 
 def _start_from(network, path):
-    """Take over the mean weights of an earlier run; the number of its steps."""
+    """Take over the weights of an earlier run; the number of its steps."""
     mean, step, _ = _mean_weights(path)
     names = {name for name, _ in network.named_parameters()}
+    # What a weights file has beside them is made after training, and made anew.
+    later = {name for name, _ in network.named_buffers()}
+    mean = {
+        name: tensor
+        for name, tensor in mean.items()
+        if name not in later and not name.startswith("residual.")
+    }
     if unknown := sorted(mean.keys() - names):
         raise WeightsError(
             f"'{path}' is of another network or recipe: it has {unknown[0]!r}, which "
@@ -213,7 +248,7 @@ def _start_from(network, path):
     if new := sorted(names - mean.keys()):
         print(f"new, and not of {path}: {', '.join(new)}")
     network.load_state_dict(mean, strict=False)
-    return step
+    return int(step)
 
 
 def main(arguments=None):

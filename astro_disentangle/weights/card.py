@@ -16,9 +16,9 @@ from astro_disentangle.checkpoint import read_checkpoint
 __all__ = ["card", "main"]
 
 _FOLDER = Path(__file__).parent
-#: Steps and pairs of the first stage, whose history is not in the weights file, and how
-#: often each of its pairs was shown.
-_FIRST, _FIRST_PAIRS, _USES = 1798, 1024, 2
+#: Galaxies of the stages whose history is not in the weights file, and those of a step
+#: of the last one, each of which was shown three times.
+_EARLIER, _PAIRS, _USES = 1798 * 1024 // 2 + 2100 * 64, 2048, 3
 #: Terms of the loss that are shown.
 _TERMS = ("loss", "flow", "outline", "photometry", "contrast")
 
@@ -31,17 +31,16 @@ What it is
 
 A small model ({parameters:.1f} million parameters) for Hyper Suprime-Cam (grizy,
 0.168") and the DECam part of the DESI Legacy Imaging Surveys (griz, 0.262"). It is
-the eighth edition, the seventh with residual latents, trained for nine minutes on a GPU
-and {hours:.1f} + 1.1 hours on one CPU core: a starting point, and good enough to try
-everything. Its SHA-256 is ``{digest}``.
+the ninth edition, trained for {minutes:.0f} minutes on a GPU, after nine on the same
+and 1.3 hours on one CPU core: a starting point, and good enough to try everything. Its
+SHA-256 is ``{digest}``.
 
 Data
 ----
 
-Simulated pairs only, {galaxies:,} galaxies, most of them shown twice, the second time
-turned. Redshift,
-magnitude, mass and spectral type follow a mixture fitted to zCOSMOS, sizes and
-shapes COSMOS fits; bulge, disc, arms and bars, neighbours, stars, Galactic
+Simulated pairs only, {galaxies:,} galaxies, most of them shown two or three times, then
+turned. Redshift, magnitude, mass and spectral type follow a mixture fitted to zCOSMOS,
+sizes and shapes COSMOS fits; bulge, disc, arms and bars, neighbours, stars, Galactic
 extinction, seeing, depth and correlated noise as ``astro_disentangle.simulation``
 describes. Magnitudes are 17 to 22.5 in i, one galaxy in ten up to 1.5 mag fainter. No
 real image was used.
@@ -49,28 +48,31 @@ real image was used.
 Training
 --------
 
-From nothing but seeds, in two stages, the second of which goes on from the mean weights
-of the first with other galaxies: 1,798 steps of 1,024 pairs on one NVIDIA H200, and
-{steps:,} of 64 pairs on one core of a server CPU, ``training.safetensors`` of the first
-being ONE::
+From nothing but seeds, in three stages, each of which goes on from the mean weights of
+the one before with other galaxies: 1,798 steps of 1,024 pairs on one NVIDIA H200, 2,100
+of 64 on one core of a server CPU, and {steps:,} of 2,048 on the GPU again, ``ONE`` and
+``TWO`` being what the stages before left in ``training.safetensors``::
 
     python -m astro_disentangle.weights.build --output FIRST --steps 1798 \\
         --batch 1024 --rate 2.8e-3 --device cuda --workers 14 --uses 2
-    python -m astro_disentangle.weights.build --output SECOND --steps {steps} \\
+    python -m astro_disentangle.weights.build --output SECOND --steps 2100 \\
         --start ONE --threads 1
+    python -m astro_disentangle.weights.build --output THIRD --steps {steps} \\
+        --batch 2048 --rate 2.5e-3 --device cuda --workers 14 --uses 3 --start TWO
 
-Recipe ``{recipe}``, AdamW with a rate that falls as a cosine, bfloat16 products,
-running mean of the weights. Second stage: the loss and some of its terms, means of
-twenty steps (contrast is among 128 views, in the first stage among 2,048):
+(``TWO`` was rounded to float16.) Recipe ``{recipe}``, AdamW with a rate that falls as a
+cosine, bfloat16 products, running mean of the weights. Last stage: the loss and some of
+its terms, means of twenty steps (contrast is among 4,096 views):
 
 {losses}
 
-Residual latents are trained last, all else frozen: 2,400 steps of 32 pairs, each seen
-by one of the surveys twice. Latents are those of the seventh edition to the bit, and so
-are views with ``residual=False``::
+Residual latents are trained after that, all else frozen: 642 steps of 512 pairs on the
+GPU, each seen by one of the surveys twice. Views with ``residual=False`` are what they
+were::
 
-    python -m astro_disentangle.weights.build_residual --output THIRD --steps 2400 \\
-        --start SECOND/default.safetensors
+    python -m astro_disentangle.weights.build_residual --output FOURTH --steps 642 \\
+        --batch 512 --rate 2e-3 --device cuda --workers 14 --uses 2 \\
+        --start THIRD/default.safetensors
 
 The rules of four steps that views follow are learned afterwards, for the finished
 network, to end where 64 steps do.
@@ -101,10 +103,9 @@ Limits
   aperture photometry, but the same encoder trained on redshift itself reaches an R² of
   0.86 (HSC) and 0.70 (Legacy), ``benchmarks/supervised.py``. The latent holds less than
   the image does.
-- Seeing is read from pixels in part, not half of its variance in HSC and seven tenths
-  in Legacy: give the PSF. A tenth of the variance of Legacy magnitudes can be read from
-  the instrument latent of a galaxy's own cut-out: use donors.
-- Fluxes are right on average to 4%, those of a single galaxy scatter by the given
+- Seeing is read from pixels in part, half of its variance in HSC, hardly any in the
+  worst of its bands, and three quarters in Legacy: give the PSF.
+- Fluxes are right on average to 5%, those of a single galaxy scatter by the given
   share. From HSC to Legacy, PSF matching is closer to the truth for a single galaxy: do
   not take photometry of one galaxy from here where it would do. Images with a bright
   star beside the galaxy are painted badly, and are most of the plain RMS.
@@ -151,14 +152,14 @@ def card(scores, digest, config, parameters, pairs):
     history = config["history"]
     steps = int(history[-1]["step"])
     chosen = [history[len(history) * part // 8 - 1] for part in (1, 2, 4, 6, 8)]
-    hours = sum(row["seconds"] for row in history) / 3600
+    minutes = sum(row["seconds"] for row in history) / 60
     text = _HEAD.format(
         parameters=parameters / 1e6,
         digest=digest,
-        galaxies=64 * steps + _FIRST * _FIRST_PAIRS // _USES,
+        galaxies=_EARLIER + -(-steps // _USES) * _PAIRS,
         recipe=config["recipe"],
         steps=steps,
-        hours=hours,
+        minutes=minutes,
         losses=_table(
             ("step", *_TERMS),
             [(int(r["step"]), *(f"{r[n]:.3f}" for n in _TERMS)) for r in chosen],

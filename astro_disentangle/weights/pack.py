@@ -1,45 +1,15 @@
 # Licensed under a 3-clause BSD style license - see licenses/LICENSE.rst
 """What a weights file holds, and a network from it."""
 
-import threading
-
 import torch
 
 from astro_disentangle.evaluation.properties import Properties
 from astro_disentangle.model.bank import InstrumentBank
-from astro_disentangle.model.network import Network, NetworkConfig
+from astro_disentangle.model.network import NetworkConfig, new_network
 from astro_disentangle.quality import WeightsError
 from astro_disentangle.survey import Survey
 
-__all__ = ["check_device", "new_network", "pack", "unpack"]
-
-#: Initial weights come from torch's global generator, one network at a time.
-_SEEDING = threading.Lock()
-
-
-def new_network(surveys, config, seed, residual=()):
-    """
-    A network with initial weights; the global generator is left as it was.
-
-    Parameters
-    ----------
-    surveys : sequence of `~astro_disentangle.Survey`
-        The surveys.
-    config : `~astro_disentangle.model.network.NetworkConfig`
-        Sizes.
-    seed : int
-        Key of the initial weights.
-    residual : sequence of str
-        Names of the surveys with residual latents.
-
-    Returns
-    -------
-    network : `~astro_disentangle.model.network.Network`
-        In float32.
-    """
-    with _SEEDING, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return Network(surveys, config, residual).float()
+__all__ = ["check_device", "pack", "unpack"]
 
 
 def check_device(device):

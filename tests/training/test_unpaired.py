@@ -151,7 +151,7 @@ def test_only_what_was_observed_is_painted_at(tiny_network, pairs, seen):
         objective = Objective(**dict.fromkeys(names, 0) | weights)
         whole = completed(tiny_network, step, torch_generator(6, "test"))
         terms, _ = objective._terms(
-            tiny_network, whole, [seen], torch_generator(6, "test")
+            tiny_network, whole, [seen], torch_generator(6, "test"), seen
         )
         objective._total(terms).backward()
         return {
@@ -159,13 +159,23 @@ def test_only_what_was_observed_is_painted_at(tiny_network, pairs, seen):
             for name, p in tiny_network.named_parameters()
         }
 
-    found, other = gradients(outline=1, flow=1, reading=1, photometry=1), _other(seen)
+    every, other = (
+        {"outline": 1, "flow": 1, "reading": 1, "photometry": 1},
+        _other(seen),
+    )
+    found = gradients(**every, repainting=1)
     for layer in ("decoder.paint", "decoder.outline", "instrument.reading"):
         assert found[f"{layer}.{seen}.weight"] > 0
         assert found[f"{layer}.{other}.weight"] == 0
-    agreement = gradients(agree_physics=1)
-    for survey in (seen, other):
-        assert agreement[f"physics.stem.pixels.{survey}.weight"] > 0
+    # The default paints nothing from what is painted,
+    found = gradients(**every)
+    assert found[f"instrument.reading.{seen}.weight"] > 0
+    assert not any(value for name, value in found.items() if "decoder." in name)
+    # and draws the painted view to the one that was seen, not the other way.
+    for name in ("agree_physics", "contrast"):
+        drawn = gradients(**{name: 1})
+        assert drawn[f"physics.stem.pixels.{other}.weight"] > 0
+        assert drawn[f"physics.stem.pixels.{seen}.weight"] == 0
 
 
 def test_sources_take_turns(pairs):
