@@ -40,9 +40,10 @@ known by.
 
 **Unpaired**. The same terms for galaxies that only one survey observed, with a painted
 view in place of the one there is not (`astro_disentangle.training.unpaired`). Its
-latent is drawn to that of the real view, not the two to each other; and in the default
-recipe nothing is painted from it: a decoder that is taught by its own paintings learns
-what is wrong with them.
+latent is drawn to that of the real view, not the two to each other, and with a smaller
+weight than where both were observed; and in the default recipe nothing is painted from
+it: a decoder that is taught by its own paintings learns what is wrong with them. The
+instrument encoder learns from such galaxies as it does from pairs.
 
 ``recipe="counterfactual"`` keeps the flow term alone, as published
 (arXiv:2604.09787).
@@ -59,6 +60,9 @@ from astro_disentangle.model.flow import angle, interpolate
 from astro_disentangle.model.photometry import measure
 from astro_disentangle.training.unpaired import completed
 
+#: Terms that a painted view shares in: of what it is encoded to, and painted from.
+_CYCLE = ("agree_physics", "photometry", "contrast")
+_PAINTING = ("flow", "outline")
 #: Variance of latents below which their disagreement is no longer scaled up.
 _LEAST_SPREAD = 1e-4
 
@@ -75,9 +79,10 @@ class Objective:
     flow, outline, agree_physics, agree_instrument, reading, photometry, contrast, \
 unpaired : float
         Weights of the terms.
-    repainting : float
-        Weight of flow and outline within the unpaired term: of painting what was
-        observed from a painted view of it.
+    cycle, repainting : float
+        Weights within the unpaired term, of what it teaches the physics encoder
+        (agreement, photometry and contrast), and of flow and outline: of painting what
+        was observed from a painted view of it.
     temperature : float
         Temperature of the contrast.
     drop_bands : float
@@ -111,6 +116,7 @@ unpaired : float
     photometry: float = 0.5
     contrast: float = 0.1
     unpaired: float = 1.0
+    cycle: float = 0.3
     repainting: float = 0.0
     temperature: float = 0.1
     drop_bands: float = 0.3
@@ -152,19 +158,21 @@ unpaired : float
             whole = completed(network, step, generator)
             (seen,) = step.alone.batches
             alone, _ = self._terms(network, whole, [seen], generator, seen)
-            terms["unpaired"] = self._total(alone)
+            shares = dict.fromkeys(_CYCLE, self.cycle)
+            shares |= dict.fromkeys(_PAINTING, self.repainting)
+            terms["unpaired"] = self._total(alone, shares)
         loss = self._total(terms)
         if rank:
             terms["rank"] = effective_rank(latents.detach())
         return loss, {name: term.detach() for name, term in terms.items()}
 
-    def _total(self, terms):
-        """The sum of terms by their weights."""
-        return sum(
-            getattr(self, name) * term
-            for name, term in terms.items()
-            if getattr(self, name)
-        )
+    def _total(self, terms, shares=None):
+        """The sum of terms by their weights, of some of them a share."""
+        weights = {name: getattr(self, name) for name in terms}
+        for name, share in (shares or {}).items():
+            weights[name] = weights.get(name, 0) * share
+        weighted = (weights[name] * terms[name] for name in terms if weights[name])
+        return sum(weighted, start=next(iter(terms.values())).new_zeros(()))
 
     def _terms(self, network, step, targets, generator, seen=None):
         """
@@ -203,9 +211,8 @@ unpaired : float
                 painted = self._painting_errors(
                     network, step.batches[name], z_source, source, z_donors, generator
                 )
-                share = 1.0 if seen is None else self.repainting
-                flow.append(share * painted[0])
-                outline.append(share * painted[1])
+                flow.append(painted[0])
+                outline.append(painted[1])
         z_a, z_b = (z.detach() if name == seen else z for name, z in z_physics.items())
         met = z_a, z_b
         if elsewhere is not None:

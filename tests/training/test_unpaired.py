@@ -140,6 +140,20 @@ def test_pairs_are_learned_from_as_before(tiny_network, pairs):
     torch.testing.assert_close(half, before + terms["unpaired"] / 2)
 
 
+def test_painted_views_weigh_less_than_what_was_observed(tiny_network, pairs):
+    step = _step(pairs, count=8)
+
+    def unpaired(**weights):
+        return Objective(**weights)(tiny_network, step, seed=5)[1]["unpaired"]
+
+    instrument, some, all_of_it = (unpaired(cycle=c) for c in (0, 0.3, 1))
+    torch.testing.assert_close(some - instrument, 0.3 * (all_of_it - instrument))
+    torch.testing.assert_close(unpaired(), some)
+    assert all_of_it != instrument
+    nothing = dict.fromkeys(("reading", "agree_instrument"), 0)
+    assert unpaired(cycle=0, **nothing) == 0
+
+
 @pytest.mark.parametrize("seen", ["hsc", "legacy"])
 def test_only_what_was_observed_is_painted_at(tiny_network, pairs, seen):
     step = _step(pairs, seen, count=8)
@@ -159,10 +173,8 @@ def test_only_what_was_observed_is_painted_at(tiny_network, pairs, seen):
             for name, p in tiny_network.named_parameters()
         }
 
-    every, other = (
-        {"outline": 1, "flow": 1, "reading": 1, "photometry": 1},
-        _other(seen),
-    )
+    every = dict.fromkeys(("outline", "flow", "reading", "photometry"), 1)
+    other = _other(seen)
     found = gradients(**every, repainting=1)
     for layer in ("decoder.paint", "decoder.outline", "instrument.reading"):
         assert found[f"{layer}.{seen}.weight"] > 0
