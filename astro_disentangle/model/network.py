@@ -469,6 +469,15 @@ def new_network(surveys, config, seed, residual=()):
     -------
     network : `~astro_disentangle.model.network.Network`
         In float32.
+
+    Examples
+    --------
+    >>> from astro_disentangle import get_survey
+    >>> from astro_disentangle.model.network import NetworkConfig, new_network
+    >>> surveys = get_survey("hsc"), get_survey("legacy")
+    >>> a, b = (new_network(surveys, NetworkConfig(), 5) for _ in range(2))
+    >>> bool((a.decoder.outline["hsc"].bias == b.decoder.outline["hsc"].bias).all())
+    True
     """
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -47,12 +47,18 @@ def painted(request, model, field):
     return view, sources, field.mosaics[target], field.noiseless[target]
 
 
-def test_the_sky_has_its_noise_everywhere(painted):
+def test_the_sky_has_its_noise_everywhere(painted, field):
     """Where tiles overlap they are painted from the same noise: there is no seam."""
     view, _, observed, truth = painted
     sigma = observed.uncertainty.array[:, :1, :1]
     sky = (truth < 0.2 * sigma).all(0) & ~view.mask.any(0)
-    assert sky.mean() > 0.5
+    # What a survey cannot tell about galaxies is no noise.
+    x, y = np.indices(sky.shape)[::-1]
+    seen = field.sources["coord"][field.sources["magnitude"] < 26 * u.ABmag]
+    for place in np.stack(view.wcs.world_to_pixel(seen), 1):
+        away = np.hypot(x - place[0], y - place[1]) * view.survey.pixel_scale
+        sky &= away > 2.5
+    assert sky.mean() > 0.3
     noise = (view.samples - truth) / sigma
     real = (observed.data - truth)[None] / sigma
     for band in range(len(truth)):
@@ -70,7 +76,7 @@ def test_the_sky_has_its_noise_everywhere(painted):
             part = np.s_[y : y + side, x : x + side]
             if sky[part].mean() > 0.5:
                 there = spread[(..., *part)][..., sky[part]]
-                assert 0.85 < there.std() < 1.25
+                assert 0.85 < there.std() < 1.3
 
     def correlation(noise):
         both = sky[:, 1:] & sky[:, :-1]
