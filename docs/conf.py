@@ -31,10 +31,15 @@ html_title = f"{project} {release}"
 html_theme_options = {"logo": {"text": project}}
 numpydoc_xref_param_type = False
 nitpicky = True
+# fit, add_survey and fit_residual come from a base class.
+automodsumm_inherited_members = True
 
 # The tables of flags and of surveys are written by the registries themselves.
 for name, table in (("flags", flag_table()), ("surveys", survey_table())):
     (Path(__file__).parent / f"{name}.inc").write_text(table, encoding="utf-8")
+
+# A base class without a page of its own.
+nitpick_ignore = [("py:class", "astro_disentangle.training.trainable.Trainable")]
 
 # Without a network nothing of other projects can be resolved: set this variable to
 # check these pages alone.

@@ -190,7 +190,7 @@ def _on_grid(sources, image, grid):
     turn = there @ np.linalg.inv(here)
     covariance = turn @ sources.covariance @ turn.T
     # The noise of a pixel goes with its side.
-    return place, covariance, sources.flux / np.sqrt(abs(np.linalg.det(turn)))
+    return place, covariance, sources.flux * np.sqrt(abs(np.linalg.det(turn)))
 
 
 def _table(place, sky, flags):

@@ -47,8 +47,8 @@ class Field:
         Images by name of the survey, on its own pixels, north up, about one place.
     noiseless : dict of str to `~numpy.ndarray`
         Shape (C, N, N), the same without noise, in the same unit.
-    conditions : dict of str to `~astro_disentangle.simulation.instruments.Conditions`
-        Of one group.
+    conditions : dict of str to ``Conditions``
+        Of one group, as ``astro_disentangle.simulation.instruments`` has them.
     sources : `~astropy.table.QTable`
         ``coord``, ``magnitude`` (HSC i, ABmag), ``r_half`` (arcsec), ``redshift`` and
         ``is_star`` of what there is.
@@ -76,7 +76,7 @@ def simulate_field(
     ----------
     side : `~astropy.units.Quantity`
         Side of the square, an angle; rounded up to whole patches of pixels.
-    surveys : sequence of str or `Survey`
+    surveys : sequence of str or `~astro_disentangle.Survey`
         The surveys.
     centre : `~astropy.coordinates.SkyCoord`, optional
         Its middle; right ascension 150 deg, declination 2 deg by default.
@@ -84,9 +84,9 @@ def simulate_field(
         Seed; the same seed gives the same field.
     visit : int
         Another visit has the same sky under other conditions and noise.
-    added : (`~astro_disentangle.simulation.population.Sources`, `torch.Tensor`)
-        Further S sources, and their offsets (west, north) from the middle in arcsec,
-        shape (S, 2).
+    added : (``Sources``, `torch.Tensor`), optional
+        Further S sources of ``astro_disentangle.simulation.population``, and their
+        offsets (west, north) from the middle in arcsec, shape (S, 2).
 
     Returns
     -------

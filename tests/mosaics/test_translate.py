@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 import torch
 from astropy.nddata import CCDData
-from photutils.aperture import CircularAperture, aperture_photometry
+from astropy.wcs import WCS
+from photutils.aperture import ApertureStats, CircularAperture, aperture_photometry
 
-from astro_disentangle import CutoutError, SurveyMismatchError
+from astro_disentangle import (
+    CutoutError,
+    SurveyCutout,
+    SurveyMismatchError,
+    get_survey,
+)
 from astro_disentangle.keys import torch_generator
+from astro_disentangle.mosaics.grid import grid_of
+from astro_disentangle.mosaics.sources import Sources
+from astro_disentangle.mosaics.translate import _on_grid
 from astro_disentangle.simulation.field import simulate_field
 from astro_disentangle.simulation.population import galaxies_of
 
@@ -109,6 +118,26 @@ def test_galaxies_have_their_flux(painted, field):
     assert np.isfinite(table["aperture_sum_err"]).all()
 
 
+def test_galaxies_stay_in_their_place(painted, field):
+    view, _, _, truth = painted
+    scale, band = view.survey.pixel_scale, view.bands.index("i")
+    table = field.sources[field.sources["magnitude"] < 22.5 * u.ABmag]
+    place = np.stack(view.wcs.world_to_pixel(table["coord"]), 1)
+    size = view.shape[-1]
+    place = place[((place > 4 / scale) & (place < size - 4 / scale)).all(1)]
+    circles = CircularAperture(place, 0.8 / scale)
+    found, true = (
+        np.reshape(
+            ApertureStats(np.asarray(image[band], float), circles).centroid, (-1, 2)
+        )
+        for image in (view.data, truth)
+    )
+    # Half a pixel is the most that a tile may be off its place; from Legacy, two thirds
+    # of a Legacy pixel are one of HSC, and a few hundredths of an arcsec unknown.
+    limit = 0.12 if view.survey.name == "legacy" else 0.35
+    assert np.median(np.hypot(*(found - true).T)) < limit
+
+
 def test_sources_are_told(painted, field):
     view, sources, _, _ = painted
     assert sources.colnames == ["coord", "x", "y", "flags", "painted", "reason"]
@@ -123,6 +152,33 @@ def test_sources_are_told(painted, field):
     _, away, _ = bright["coord"][inside].match_to_catalog_sky(sources["coord"])
     assert away.max() < 0.5 * u.arcsec
     assert [not reason for reason in sources["reason"]] == sources["painted"].tolist()
+
+
+@pytest.mark.parametrize("turn", [0, 40])
+def test_moments_and_fluxes_on_other_pixels(turn):
+    """An ellipse of 2 by 1 arcsec along the axes of the image."""
+    cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    wcs.wcs.crval, wcs.wcs.crpix = (150.0, 2.0), (60.5, 60.5)
+    wcs.wcs.cd = 0.168 / 3600 * np.array([[-cos, sin], [sin, cos]])
+    pixels = np.ones((1, 120, 120))
+    image = SurveyCutout(pixels, survey="hsc", bands="i", unit=u.nJy, wcs=wcs)
+    grid = grid_of(image, get_survey("legacy"))
+    moments = np.diag([2.0, 1.0]) ** 2 / 0.168**2
+    found = Sources(np.array([[59.5, 59.5]]), moments[None], np.array([100.0]))
+    place, covariance, flux = _on_grid(found, image, grid)
+    x, y = grid.wcs.world_to_pixel(wcs.pixel_to_world(59.5, 59.5))
+    np.testing.assert_allclose(place, [[x, y]], atol=1e-5)
+    values, axes = np.linalg.eigh(covariance[0] * 0.262**2)
+    np.testing.assert_allclose(values, [1, 4], rtol=1e-3)
+    # North is up there: the x axis of the image points away from west by the angle.
+    angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1])) % 180
+    east = (wcs.pixel_to_world(59.5, 59.5), wcs.pixel_to_world(69.5, 59.5))
+    expected = (east[0].position_angle(east[1]).deg + 90) % 180
+    assert angle == pytest.approx(expected, abs=0.5) or turn == 0
+    # A larger pixel has more noise, as its side.
+    assert flux[0] == pytest.approx(100 * 0.168 / 0.262, rel=1e-3)
 
 
 def _small(model, field, **options):
