@@ -123,6 +123,11 @@ def _parser():
         action="store_true",
         help="the files are mosaics: translate all of each, tile by tile",
     )
+    translate.add_argument(
+        "--paint-large",
+        action="store_true",
+        help="with --mosaic: paint also what is larger than the field",
+    )
     translate.set_defaults(run=_translate)
 
     similar = commands.add_parser("similar", help="galaxies of a catalogue like these")
@@ -428,6 +433,7 @@ def _translate(options):
             raise ValueError(
                 "'--mosaic' translates everything: leave out the position."
             )
+        asked["paint_large"] = options.paint_large
         both = [model.translate_mosaic(mosaic, **asked) for mosaic in cutouts]
         views, tables = zip(*both, strict=True)
     else:

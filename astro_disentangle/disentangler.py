@@ -688,6 +688,7 @@ class Disentangler(Trainable):
         wcs=None,
         n_samples=1,
         residual=None,
+        paint_large=False,
         n_steps=STEPS,
         random_state=None,
         batch_size=16,
@@ -698,7 +699,7 @@ class Disentangler(Trainable):
 
         Every source is found and painted in a tile of its own; tiles overlap and are
         painted from one plane of noise, so that there are no seams. What is larger
-        than the field of the model is not painted but masked.
+        than the field of the model is not painted but masked, unless asked for.
 
         Parameters
         ----------
@@ -713,6 +714,9 @@ class Disentangler(Trainable):
         wcs : `~astropy.wcs.WCS`, optional
             Of the image to paint, whose size is ``wcs.pixel_shape``, on the target
             survey's pixels, north up. By default it covers the mosaic.
+        paint_large : bool
+            Paint also sources that are larger than the field, each part of them by the
+            tile it is in. They keep their flag; fluxes may be off by a fifth.
         random_state : int, `numpy.random.Generator` or None
             Seed of the noise. None is seed 0. Mosaics of one projection, such as
             patches of a tract, have the same noise where they overlap.
@@ -779,6 +783,7 @@ class Disentangler(Trainable):
             seed=seed,
             dtype=self.dtype,
             residual=residual,
+            paint_large=paint_large,
             meta=meta | {"NSTEPS": n_steps, "NSAMPLES": n_samples},
         )
 

@@ -36,7 +36,6 @@ from astro_disentangle.data.read import read_cutouts
 from astro_disentangle.evaluation.baselines import match_psf
 from astro_disentangle.keys import torch_generator
 from astro_disentangle.mosaics import translate
-from astro_disentangle.quality import FLAGS
 from astro_disentangle.simulation.field import simulate_field
 from astro_disentangle.simulation.population import galaxies_of
 
@@ -295,8 +294,7 @@ def large(model, options):
                 inside = np.hypot(px - x, py - y) * scale < radius
                 view, _ = painted()
                 refused.append(view.mask[0][inside].mean() > 0.5)
-                with instead(_REFUSED={FLAGS.UNUSABLE: ""}):
-                    view, _ = painted()
+                view, _ = painted(paint_large=True)
                 band = view.bands.index("r")
                 wrong = ((view.data - truth) / sigma)[band][inside]
                 signal = (truth / sigma)[band][inside]

@@ -85,6 +85,7 @@ def translate_mosaic(
     seed,
     dtype,
     residual,
+    paint_large,
     meta,
 ):
     """
@@ -106,6 +107,8 @@ def translate_mosaic(
         As for `~astro_disentangle.mosaics.grid.grid_of`.
     n_samples, n_steps, seed, dtype, residual
         As for `~astro_disentangle.translation.paint`.
+    paint_large : bool
+        Paint also what is larger than the field.
     meta : dict
         Provenance.
 
@@ -128,12 +131,13 @@ def translate_mosaic(
     origin = np.array(grid.origin)
     index = [target.bands.index(band) for band in bands]
     canvas = Canvas((n_samples, len(index), *grid.shape))
+    reasons = {f: r for f, r in _REFUSED.items() if f != FLAGS.LARGE or not paint_large}
     flags, start = [], 0
     for read in read_tiles(MosaicCutouts(image, places, survey=image.survey)):
         rows = np.arange(start, start + len(read))
         start += len(read)
         flags += read.batch.flags.tolist()
-        usable = ((read.batch.flags & sum(_REFUSED)) == 0).numpy()
+        usable = ((read.batch.flags & sum(reasons)) == 0).numpy()
         for row in rows[~usable]:
             if flags[row] & FLAGS.LARGE:
                 canvas.refuse(tiles.weight(row), tiles.corner[row])
@@ -170,7 +174,7 @@ def translate_mosaic(
         meta=meta | {"OBJECT": image.meta["OBJECT_ID"], "NTILES": len(tiles)},
     )
     count = len(found)
-    return view, _table(tiles.place[:count], sky[:count], flags[:count])
+    return view, _table(tiles.place[:count], sky[:count], flags[:count], reasons)
 
 
 def _noise_of(plane, corners, size, row, sample):
@@ -193,15 +197,15 @@ def _on_grid(sources, image, grid):
     return place, covariance, sources.flux * np.sqrt(abs(np.linalg.det(turn)))
 
 
-def _table(place, sky, flags):
+def _table(place, sky, flags, reasons):
     """What became of the sources of a mosaic."""
     table = QTable()
     table["coord"] = SkyCoord(*sky.T, unit="deg")
     table["x"], table["y"] = place.T
     table["flags"] = flags
-    reasons = []
-    for flag in flags:
-        reasons.append(next((t for f, t in _REFUSED.items() if flag & f), ""))
-    table["painted"] = [not reason for reason in reasons]
-    table["reason"] = reasons
-    return table
+    table["reason"] = [
+        next((reason for flag, reason in reasons.items() if row & flag), "")
+        for row in flags
+    ]
+    table["painted"] = table["reason"] == ""
+    return table[["coord", "x", "y", "flags", "painted", "reason"]]

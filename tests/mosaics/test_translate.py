@@ -263,7 +263,19 @@ def test_what_is_larger_than_the_field_is_refused(model):
     assert 0.01 < view.mask.mean() < 0.6
     assert not view.mask[0, 4:20, 4:20].all()
     assert sources["painted"].sum() > 5
-    assert image.shape[1] > 200
+    # Or painted all the same, as well as that can be done.
+    view, again = _small(model, field, paint_large=True, n_samples=2)
+    assert not view.mask[0, y - 3 : y + 4, x - 3 : x + 4].any()
+    assert "larger than the field of the model" not in again["reason"]
+    assert (again["flags"] == sources["flags"]).all()
+    circle = CircularAperture(middle, 4 / 0.262)
+    own = CircularAperture(
+        [(length - 1) / 2 for length in image.shape[:0:-1]], 4 / 0.168
+    )
+    found = circle.do_photometry(view.data[0])[0][0] * view.survey.nanojansky
+    band = image.bands.index("r")
+    true = own.do_photometry(field.noiseless["hsc"][band])[0][0]
+    assert found / (true * image.survey.nanojansky) == pytest.approx(1, abs=0.35)
 
 
 def test_beyond_the_mosaic_there_is_nothing(model, small):

@@ -150,6 +150,9 @@ def test_painted_views_weigh_less_than_what_was_observed(tiny_network, pairs):
     torch.testing.assert_close(some - instrument, 0.3 * (all_of_it - instrument))
     torch.testing.assert_close(unpaired(), some)
     assert all_of_it != instrument
+    half, whole = (unpaired(repainting=share) for share in (0.5, 1))
+    torch.testing.assert_close(half - some, 0.5 * (whole - some))
+    assert whole != some
     nothing = dict.fromkeys(("reading", "agree_instrument"), 0)
     assert unpaired(cycle=0, **nothing) == 0
 
