@@ -17,8 +17,18 @@ project_copyright = f"2026, {author}"
 release = installed_version("astro_disentangle")
 version = ".".join(release.split(".")[:2])
 
-extensions += ["sphinx.ext.mathjax"]
-exclude_patterns += ["_build", "**.ipynb_checkpoints", "changes/*"]
+extensions += ["sphinx.ext.mathjax", "sphinx_gallery.gen_gallery"]
+exclude_patterns += ["_build", "**.ipynb_checkpoints", "changes/*", "tutorials/*"]
+
+# Tutorials are run with every build, and an error in one of them ends it.
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorials",
+    "gallery_dirs": "generated/tutorials",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "within_subsection_order": "FileNameSortKey",
+}
 
 for name in ("h5py", "pyerfa", "pytest", "asdf", "asdf-astropy"):
     intersphinx_mapping.pop(name, None)
