@@ -11,6 +11,7 @@ the weights, which the new one was never paired with. Torch has one thread.
 
 import argparse
 import time
+from pathlib import Path
 
 import torch
 from astropy.table import QTable, join
@@ -74,7 +75,9 @@ def main():
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--weights", default="default")
     parser.add_argument("--against", default=KNOWN)
-    parser.add_argument("--output", help="folder for the weights with most pairs")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the weights with most pairs"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     survey = get_survey(options.survey)
@@ -94,7 +97,8 @@ def main():
         table[name].info.format = ".3f"
     table.pprint_all()
     if options.output:
-        model.save(f"{options.output}/{survey.name}.safetensors")
+        options.output.mkdir(parents=True, exist_ok=True)
+        model.save(options.output / f"{survey.name}.safetensors")
 
 
 if __name__ == "__main__":
