@@ -310,6 +310,22 @@ def large(model, options):
             )
 
 
+def show(axis, title, image):
+    """An image in units of its noise on an arcsinh scale; what is not known is grey."""
+    axis.set_facecolor("0.6")
+    axis.imshow(
+        np.arcsinh(image / 2),
+        origin="lower",
+        vmin=-1,
+        vmax=4,
+        cmap="gray",
+        interpolation="nearest",
+    )
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("x [px]")
+    axis.set_ylabel("y [px]")
+
+
 def picture(model, options):
     """A field as both surveys observed it, and as each is painted from the other."""
     import matplotlib as mpl
@@ -334,18 +350,7 @@ def picture(model, options):
         for axis, title, image in zip(
             row, titles, (seen.data[band], known), strict=True
         ):
-            axis.set_facecolor("0.6")
-            axis.imshow(
-                np.arcsinh(image / sigma / 2),
-                origin="lower",
-                vmin=-1,
-                vmax=4,
-                cmap="gray",
-                interpolation="nearest",
-            )
-            axis.set_title(title, fontsize=10)
-            axis.set_xlabel("x [px]")
-            axis.set_ylabel("y [px]")
+            show(axis, title, image / sigma)
     figure.tight_layout()
     figure.savefig(options.picture, dpi=64)
 

@@ -17,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from astropy.nddata import CCDData
+from mosaics import show
 from photutils.aperture import CircularAperture
 
 from astro_disentangle import Disentangler, get_survey
@@ -53,18 +54,7 @@ def picture(images, path):
     figure, axes = plt.subplots(1, len(images), figsize=(4.2 * len(images), 4.4))
     for axis, (title, image) in zip(axes, images, strict=True):
         sigma = 1.4826 * np.nanmedian(np.abs(image - np.nanmedian(image)))
-        axis.set_facecolor("0.6")
-        axis.imshow(
-            np.arcsinh(image / sigma / 2),
-            origin="lower",
-            vmin=-1,
-            vmax=4,
-            cmap="gray",
-            interpolation="nearest",
-        )
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("x [px]")
-        axis.set_ylabel("y [px]")
+        show(axis, title, image / sigma)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 
